@@ -1,0 +1,106 @@
+"""What a session store is: a few methods that each handle many sessions at once."""
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..changes import Changes
+
+__all__ = ["Conflict", "Outcome", "SaveResult", "SessionRecord", "SessionStore", "SessionWrite"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session as it is stored.
+
+    :arg id: the SHA-256 of the cookie's secret, in hex.
+    :arg data: the content. Whoever gets the record owns it and may change it.
+    :arg created, updated, expires: aware UTC datetimes with whole milliseconds.
+    """
+
+    id: str
+    data: dict[str, Any]
+    created: datetime
+    updated: datetime
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SessionWrite:
+    """What one save does to one session.
+
+    :arg id: of the session.
+    :arg changes: what to do to the stored data; for an insert, to ``{}``.
+    :arg updated: the time of the save. A stored session that expired by then counts as absent.
+    :arg expires: when the session will expire.
+    :arg created: set for a session that is new and to be inserted, None for one that exists and is to be updated.
+    :arg token: a few bytes that no other write has.
+    :arg is_repeated: True when this very write was given to the store before, and may have been carried out although it
+        failed then. A store where that can be recognizes it by the token and does not do it twice.
+    """
+
+    id: str
+    changes: Changes
+    updated: datetime
+    expires: datetime
+    token: bytes
+    created: datetime | None = None
+    is_repeated: bool = False
+
+
+class Outcome(enum.Enum):
+    """How a write that did not fail ended."""
+
+    SAVED = enum.auto()
+    GONE = enum.auto()
+    """There is no such session any more: it was destroyed, rotated or has expired. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The changes do not fit on what is stored (see `Changes.conflicts`). Nothing was written.
+
+    :arg fields: the top-level fields in question.
+    """
+
+    fields: frozenset[str]
+
+
+SaveResult = Outcome | Conflict | Exception
+
+
+class SessionStore(ABC):
+    """Where sessions are kept.
+
+    The manager calls a store with the sessions of all requests that wait at the moment, and may do so several times at
+    once. A method that raises has failed for all of them; the requests are answered with a 503. It does not need to
+    retry, log, or limit the time: the manager does.
+    """
+
+    @abstractmethod
+    async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:
+        """Returns the sessions with these *ids*, by id. Those that do not exist are left out.
+
+        An expired one may be returned or left out. A session whose record cannot be read is not left out, for then its
+        user would be given a new one: it gets its exception.
+        """
+
+    @abstractmethod
+    async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
+        """Carries out the *writes*, each atomically, and returns for each how it ended, in their order.
+
+        An update changes a session that exists and has not expired (its ``expires`` is later than the write's
+        ``updated``), and never brings one back: else the result is `Outcome.GONE`. An insert of an id that exists is
+        the repetition of one that succeeded, and is `Outcome.SAVED`. A write that cannot be done gives its exception
+        and leaves the others alone.
+        """
+
+    @abstractmethod
+    async def delete(self, ids: Sequence[str]) -> None:
+        """Deletes the sessions with these *ids*, for good. Ids that do not exist are no error."""
+
+    async def close(self) -> None:  # noqa: B027 - most stores have nothing to release
+        """Releases what the store itself opened. Called once, when nothing is under way any more."""

@@ -1,0 +1,266 @@
+"""Sessions in a MongoDB collection, through Motor or PyMongo's async API."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bson.errors import InvalidDocument
+from motor.core import AgnosticCollection
+from pymongo import ASCENDING, IndexModel, InsertOne, ReadPreference, UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError, DocumentTooLarge, DuplicateKeyError, PyMongoError, WriteError
+
+from ..changes import Inc, Push, Set, Unset
+from ..errors import SessionStoreError
+from ..values import CODEC_OPTIONS, Path
+from .base import Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
+
+__all__ = ["MongoStore"]
+
+logger = logging.getLogger("tornado_sesame")
+
+DUPLICATE_KEY = 11000
+
+# What MongoDB answers when a path leads through something that is not a document, or $inc or $push meets a value that
+# is no number or no array: BadValue, TypeMismatch, PathNotViable.
+PATH_ERRORS = frozenset({2, 14, 28})
+
+# The tokens of the last writes that a document keeps.
+TOKENS_KEPT = 20
+
+# Of any type to mypy, as Motor and PyMongo describe the same methods differently.
+_ASYNCHRONOUS: tuple[type[Any], ...] = (AgnosticCollection, AsyncCollection)
+
+# PyMongo raises these before it sends the command that a session is in which cannot be encoded or is too large.
+_UNSENDABLE = (InvalidDocument, DocumentTooLarge, OverflowError)
+
+
+class MongoStore(SessionStore):
+    """Keeps each session as one document, readable and queryable as it is::
+
+        {_id: "<sha-256, hex>", data: {...}, created: Date, updated: Date, expires: Date}
+
+    It is read with primary read preference, whatever the collection says, because a request must see what the one
+    before it saved. Writes use the collection's write concern; MongoDB's default, "majority", survives the loss of a
+    server.
+
+    Increments and appends are applied once, also when a save failed and is repeated. On a replica set the driver's
+    retryable writes see to that while it repeats a command by itself. For the time after that each such write leaves
+    its token in the document's ``applied``, which keeps the last 20: a repetition that finds its token there has been
+    done. Its limit is a session that sees 20 more increments or appends between a failed save and its repetition; and
+    a standalone server may lose what it acknowledged when its machine dies.
+
+    Keys that MongoDB cannot address (empty ones, and those with a ``.``, a ``$`` at the start or a NUL) are stored
+    percent-encoded; a document that has some says so in ``escaped: true``.
+
+    :arg collection: a Motor collection (for Tornado or asyncio) or a PyMongo `AsyncCollection`.
+    :arg create_indexes: creates the TTL index on ``expires``, by which MongoDB removes expired sessions, in the
+        background at first use.
+    :raises TypeError: when *collection* is something else, for instance one of a synchronous `pymongo.MongoClient`.
+    """
+
+    def __init__(self, collection: Any, *, create_indexes: bool = True) -> None:
+        if isinstance(collection, Collection):
+            raise TypeError(
+                "MongoStore needs an asynchronous collection, and this one would block the server: "
+                "use AsyncMongoClient from pymongo, or MotorClient from motor.motor_tornado, in place of MongoClient"
+            )
+        if not isinstance(collection, _ASYNCHRONOUS):
+            raise TypeError(
+                "MongoStore needs a collection of Motor or of PyMongo's AsyncMongoClient, "
+                f"such as client.mydatabase.sessions, not a {type(collection).__name__}"
+            )
+        self._collection = collection.with_options(codec_options=CODEC_OPTIONS, read_preference=ReadPreference.PRIMARY)
+        self._needs_indexes = create_indexes
+        self._indexing: asyncio.Task[None] | None = None
+
+    async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:
+        self._index_in_background()
+        if len(ids) == 1:
+            document = await self._collection.find_one({"_id": ids[0]})
+            documents = [] if document is None else [document]
+        else:
+            documents = await self._collection.find({"_id": {"$in": list(ids)}}, batch_size=len(ids)).to_list(None)
+        return {document["_id"]: _record(document) for document in documents}
+
+    async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
+        self._index_in_background()
+        if len(writes) == 1:
+            return [await self._save_one(writes[0])]
+        return await self._save_many(writes)
+
+    async def delete(self, ids: Sequence[str]) -> None:
+        await self._collection.delete_many({"_id": {"$in": list(ids)}})
+
+    async def close(self) -> None:
+        if self._indexing is not None:
+            self._indexing.cancel()
+
+    async def _save_one(self, write: SessionWrite) -> SaveResult:
+        try:
+            if write.created is not None:
+                await self._collection.insert_one(_document(write))
+                return Outcome.SAVED
+            result = await self._collection.update_one(_filter(write), _update(write))
+        except DuplicateKeyError:
+            return Outcome.SAVED
+        except WriteError as error:
+            return await self._explain(write, error) if error.code in PATH_ERRORS else error
+        except _UNSENDABLE as error:
+            return error
+        return Outcome.SAVED if result.matched_count else await self._explain(write)
+
+    async def _save_many(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
+        results: list[SaveResult] = [Outcome.SAVED] * len(writes)
+        try:
+            requests = [InsertOne(_document(w)) if w.created else UpdateOne(_filter(w), _update(w)) for w in writes]
+            outcome = (await self._collection.bulk_write(requests, ordered=False)).bulk_api_result
+        except _UNSENDABLE:
+            # One of them spoils the command for all, and some may have been sent: each goes by itself, as a repetition.
+            return [await self._save_one(replace(write, is_repeated=True)) for write in writes]
+        except BulkWriteError as error:
+            outcome = error.details or {}
+            if outcome["writeConcernErrors"]:
+                raise
+            for refused in outcome["writeErrors"]:
+                index, code = refused["index"], refused["code"]
+                if code in PATH_ERRORS:
+                    results[index] = await self._explain(writes[index])
+                elif code != DUPLICATE_KEY:
+                    results[index] = WriteError(refused["errmsg"], code, refused)
+        matching = [i for i, write in enumerate(writes) if write.created is None and results[i] is Outcome.SAVED]
+        if outcome["nMatched"] < len(matching):
+            await self._find_unmatched(writes, results, matching)
+        return results
+
+    async def _find_unmatched(
+        self, writes: Sequence[SessionWrite], results: list[SaveResult], matching: Sequence[int]
+    ) -> None:
+        """Finds out which of a bulk's updates did not match, since it reports only how many."""
+        ids = [writes[index].id for index in matching]
+        alive = {"_id": {"$in": ids}, "expires": {"$gt": writes[0].updated}}
+        found = {document["_id"] for document in await self._collection.find(alive, {"_id": 1}).to_list(None)}
+        for index in matching:
+            write = writes[index]
+            if write.id not in found:
+                results[index] = Outcome.GONE
+            elif write.is_repeated or write.changes.required():
+                results[index] = await self._save_one(replace(write, is_repeated=True))
+
+    async def _explain(self, write: SessionWrite, error: WriteError | None = None) -> SaveResult:
+        """Returns why an update was not done: refused with *error*, or (None) because its filter did not match."""
+        document = await self._collection.find_one({"_id": write.id})
+        if document is None or document["expires"] <= write.updated:
+            return Outcome.GONE
+        if write.is_repeated and write.token in document.get("applied", ()):
+            return Outcome.SAVED
+        fields = write.changes.conflicts(_data(document))
+        # When nothing is in the way any more, yet another request has been here. Whole fields fit on anything.
+        return Conflict(frozenset(fields or {path[0] for path in write.changes.ops if path}))
+
+    def _index_in_background(self) -> None:
+        if self._needs_indexes:
+            self._needs_indexes = False
+            self._indexing = asyncio.create_task(self._create_indexes())
+
+    async def _create_indexes(self) -> None:
+        try:
+            await self._collection.create_indexes([IndexModel([("expires", ASCENDING)], expireAfterSeconds=0)])
+        except PyMongoError as error:
+            logger.warning("could not create the indexes of %s: %s", self._collection.full_name, error)
+
+
+def _record(document: dict[str, Any]) -> SessionRecord | Exception:
+    id = document["_id"]
+    try:
+        return SessionRecord(id, _data(document), document["created"], document["updated"], document["expires"])
+    except KeyError as error:
+        return SessionStoreError(f"the document of session {id} has no field {error}")
+
+
+def _data(document: dict[str, Any]) -> dict[str, Any]:
+    data: dict[str, Any] = document["data"]
+    return _unescaped(data) if document.get("escaped") else data
+
+
+def _document(write: SessionWrite) -> dict[str, Any]:
+    data = write.changes.apply({})
+    escaped = _escaped(data)
+    times = {"created": write.created, "updated": write.updated, "expires": write.expires}
+    return {"_id": write.id, "data": escaped, **times, **({} if escaped is data else {"escaped": True})}
+
+
+def _filter(write: SessionWrite) -> dict[str, Any]:
+    conditions: dict[str, Any] = {"_id": write.id, "expires": {"$gt": write.updated}}
+    for path in write.changes.required():
+        # $type alone would also look into the items of an array.
+        conditions[_field(path)] = {"$type": "object", "$not": {"$type": "array"}}
+    if write.is_repeated:
+        conditions["applied"] = {"$ne": write.token}
+    return conditions
+
+
+def _update(write: SessionWrite) -> dict[str, Any]:
+    sets: dict[str, Any] = {"updated": write.updated, "expires": write.expires}
+    update: dict[str, dict[str, Any]] = {"$set": sets}
+    is_escaped = False
+    for path, op in write.changes.ops.items():
+        field = _field(path)
+        is_escaped = is_escaped or any(map(_UNADDRESSABLE.search, path))
+        match op:
+            case Set(value):
+                sets[field] = escaped = _escaped(value)
+                is_escaped = is_escaped or escaped is not value
+            case Unset():
+                update.setdefault("$unset", {})[field] = True
+            case Inc(amount):
+                update.setdefault("$inc", {})[field] = amount
+            case Push(values):
+                escaped = _escaped(values)
+                update.setdefault("$push", {})[field] = {"$each": escaped}
+                is_escaped = is_escaped or escaped is not values
+    if is_escaped:
+        sets["escaped"] = True
+    if not write.changes.is_repeatable:
+        update.setdefault("$push", {})["applied"] = {"$each": [write.token], "$slice": -TOKENS_KEPT}
+    return update
+
+
+_UNADDRESSABLE = re.compile(r"^$|^\$|[.%\0]")
+_ENCODED = re.compile(r"^%$|%([0-9A-F]{2})")
+
+
+def _field(path: Path) -> str:
+    return ".".join(("data", *map(_escaped_key, path)))
+
+
+def _escaped_key(key: str) -> str:
+    return _UNADDRESSABLE.sub(lambda match: f"%{ord(match[0]):02X}" if match[0] else "%", key)
+
+
+def _unescaped_key(key: str) -> str:
+    return _ENCODED.sub(lambda match: chr(int(match[1], 16)) if match[1] else "", key)
+
+
+def _escaped(value: Any) -> Any:
+    """Returns *value* with all keys escaped: *value* itself where there is nothing to escape."""
+    if type(value) is dict:
+        escaped = {_escaped_key(key): _escaped(item) for key, item in value.items()}
+        same = all(one is other for one, other in zip(escaped.values(), value.values(), strict=True))
+        return value if same and escaped.keys() == value.keys() else escaped
+    if type(value) is list:
+        items = [_escaped(item) for item in value]
+        return value if all(one is other for one, other in zip(items, value, strict=True)) else items
+    return value
+
+
+def _unescaped(value: Any) -> Any:
+    if type(value) is dict:
+        return {_unescaped_key(key): _unescaped(item) for key, item in value.items()}
+    if type(value) is list:
+        return [_unescaped(item) for item in value]
+    return value
