@@ -1,0 +1,41 @@
+"""Sessions for Tornado that are crazy simple: a handler updates ``self.session``, and it is saved."""
+
+from .cookie import SessionCookie
+from .document import Session, SessionDict, SessionList
+from .errors import SessionDataError, SessionError, SessionNotLoaded, SessionStoreError
+from .manager import SessionManager, SessionStats
+from .mixin import SessionMixin
+from .stores import (
+    Conflict,
+    MemoryStore,
+    MongoStore,
+    Outcome,
+    SaveResult,
+    SessionRecord,
+    SessionStore,
+    SessionWrite,
+)
+
+__all__ = [
+    "Conflict",
+    "MemoryStore",
+    "MongoStore",
+    "Outcome",
+    "SaveResult",
+    "Session",
+    "SessionCookie",
+    "SessionDataError",
+    "SessionDict",
+    "SessionError",
+    "SessionList",
+    "SessionManager",
+    "SessionMixin",
+    "SessionNotLoaded",
+    "SessionRecord",
+    "SessionStats",
+    "SessionStore",
+    "SessionStoreError",
+    "SessionWrite",
+]
+
+__version__ = "0.1.0"

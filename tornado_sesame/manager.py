@@ -1,0 +1,219 @@
+"""The application's sessions: their settings, their store, and the calls to it that many requests share."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from .changes import Changes, Set
+from .coalescer import Coalescer
+from .cookie import SessionCookie
+from .errors import SessionStoreError
+from .live import LiveSession
+from .stores import MemoryStore, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
+from .values import plain
+
+__all__ = ["SessionManager", "SessionStats"]
+
+logger = logging.getLogger("tornado_sesame")
+
+T = TypeVar("T")
+
+# After so many fruitless attempts at one save, other requests change the session's shape faster than it can follow.
+MAX_CONFLICTS = 5
+
+
+@dataclass(slots=True)
+class SessionStats:
+    """Counts since the manager was made.
+
+    :arg loads: sessions asked of the store.
+    :arg saves: sessions given to the store to save.
+    :arg commands: calls of the store, each for any number of sessions.
+    :arg failures: loads and saves that failed.
+    """
+
+    loads: int = 0
+    saves: int = 0
+    commands: int = 0
+    failures: int = 0
+
+
+class SessionManager:
+    """Holds what all requests of an application share; pass it as ``Application(..., sessions=SessionManager(...))``.
+
+    :arg store: where sessions are kept; by default a `MemoryStore`, which forgets them when the process ends.
+    :arg cookie: the cookie's name and attributes.
+    :arg idle_timeout: how long a session lives after its last save.
+    :arg wait_for_save: holds each response until the changes its handler made are saved, and answers with a 503 when
+        they cannot be. False sends responses at once and logs failed saves; a client that is faster than the save then
+        finds its session as it was before, and a new one not at all.
+    :arg timeout: seconds after which a store that does not answer counts as failed.
+    :raises TypeError, ValueError: for settings that cannot be meant, saying which.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore | None = None,
+        *,
+        cookie: SessionCookie = SessionCookie(),
+        idle_timeout: timedelta = timedelta(days=14),
+        wait_for_save: bool = True,
+        timeout: float = 10.0,
+    ) -> None:
+        if store is None:
+            store = MemoryStore()
+        if not isinstance(store, SessionStore):
+            raise TypeError(
+                f"store must be a SessionStore such as MongoStore(collection), not a {type(store).__name__}"
+            )
+        if not isinstance(cookie, SessionCookie):
+            raise TypeError(f"cookie must be a SessionCookie, not a {type(cookie).__name__}")
+        if not isinstance(idle_timeout, timedelta):
+            raise TypeError(f"idle_timeout must be a datetime.timedelta, not a {type(idle_timeout).__name__}")
+        if idle_timeout < timedelta(seconds=1):
+            raise ValueError(f"idle_timeout={idle_timeout!r}: must be at least a second")
+        if not timeout > 0:
+            raise ValueError(f"timeout={timeout!r}: must be a positive number of seconds")
+        self.store = store
+        self.cookie = cookie
+        self.idle_timeout = idle_timeout
+        self.wait_for_save = wait_for_save
+        self.timeout = timeout
+        self.stats = SessionStats()
+        self.loads: Coalescer[str, SessionRecord | Exception | None] = Coalescer(self._load_batch, timeout=timeout)
+        self.saves: Coalescer[LiveSession, Exception | None] = Coalescer(self._save_batch, timeout=timeout)
+
+    def open(self, secret: str | None, claim: Callable[[], None]) -> LiveSession:
+        """Returns the session of a request whose cookie carries *secret*; see `LiveSession`."""
+        return LiveSession(self, secret, claim)
+
+    async def destroy(self, session_id: str) -> None:
+        """Deletes the session with this id (see `SessionMixin.session_id`), wherever it is in use.
+
+        :raises SessionStoreError: when the store fails.
+        """
+        await self.delete(session_id)
+
+    async def close(self) -> None:
+        """Waits for the saves that are under way and closes the store. Call it when the server has stopped."""
+        await self.saves.drain()
+        await self.loads.drain()
+        await self.store.close()
+
+    # For LiveSession. What fails here is raised as SessionStoreError, with the store's error as its cause.
+
+    async def load(self, id: str) -> SessionRecord | None:
+        """Returns the stored session, with others that are asked for at the moment; None when it is not valid."""
+        try:
+            record = await self.loads.submit(id)
+            if isinstance(record, Exception):
+                raise record
+        except Exception as error:
+            self.stats.failures += 1
+            raise self.failure("load", id, error) from error
+        return None if record is None or record.expires <= now() else record
+
+    async def delete(self, id: str) -> None:
+        """Deletes the stored session."""
+        await self._call("delete", id, self.store.delete([id]))
+
+    async def retire(self, id: str) -> SessionRecord | None:
+        """Makes the stored session expire, and returns it as it was last; None when it is gone already."""
+        moment = now()
+        write = SessionWrite(id=id, changes=Changes(), updated=moment, expires=moment, token=b"")
+        if await self._save_one(write) is Outcome.GONE:
+            return None
+        record = (await self._call("load", id, self.store.load([id]))).get(id)
+        if isinstance(record, Exception):
+            raise self.failure("load", id, record) from record
+        return record
+
+    async def insert(self, record: SessionRecord) -> None:
+        """Stores *record*, which expires as if it had been saved now."""
+        moment = now()
+        await self._save_one(
+            SessionWrite(
+                id=record.id,
+                changes=Changes({(): Set(record.data)}),
+                updated=moment,
+                expires=moment + self.idle_timeout,
+                token=b"",
+                created=record.created,
+            )
+        )
+
+    def failure(self, action: str, id: str | None, error: Exception) -> SessionStoreError:
+        """Returns the error that tells users that the store failed with *error*."""
+        return SessionStoreError(f"could not {action} session {id}: {type(error).__name__}: {error}")
+
+    async def _save_one(self, write: SessionWrite) -> SaveResult:
+        (result,) = await self._call("save", write.id, self.store.save([write]))
+        if isinstance(result, Exception):
+            raise self.failure("save", write.id, result) from result
+        return result
+
+    async def _call(self, action: str, id: str, call: Awaitable[T]) -> T:
+        self.stats.commands += 1
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await call
+        except Exception as error:
+            self.stats.failures += 1
+            raise self.failure(action, id, error) from error
+
+    async def _load_batch(self, ids: list[str]) -> Sequence[SessionRecord | Exception | None]:
+        unique = dict.fromkeys(ids)
+        self.stats.commands += 1
+        self.stats.loads += len(unique)
+        records = await self.store.load(list(unique))
+        result: list[SessionRecord | Exception | None] = []
+        for id in ids:
+            record = records.get(id)
+            if isinstance(record, SessionRecord) and unique[id]:
+                record = _copied(record)  # each request changes its own
+            unique[id] = record
+            result.append(record)
+        return result
+
+    async def _save_batch(self, sessions: list[LiveSession]) -> Sequence[Exception | None]:
+        moment = now()
+        errors: list[Exception | None] = [None] * len(sessions)
+        todo = {index: write for index, live in enumerate(sessions) if (write := live.take(moment))}
+        for _ in range(MAX_CONFLICTS):
+            if not todo:
+                return errors
+            self.stats.commands += 1
+            self.stats.saves += len(todo)
+            results = await self._results(list(todo.values()))
+            unresolved = {}
+            for (index, write), result in zip(todo.items(), results, strict=True):
+                if isinstance(result, Exception):
+                    self.stats.failures += 1
+                    errors[index] = failure = self.failure("save", write.id, result)
+                    failure.__cause__ = result
+                elif again := sessions[index].settle(write, result):
+                    unresolved[index] = again
+            todo = unresolved
+        for index, write in todo.items():
+            errors[index] = SessionStoreError(f"could not save session {write.id}: its shape changes all the time")
+        return errors
+
+    async def _results(self, writes: list[SessionWrite]) -> Sequence[SaveResult]:
+        try:
+            return await self.store.save(writes)
+        except Exception as error:
+            return [error] * len(writes)
+
+
+def now() -> datetime:
+    """Returns the time, in UTC and as exact as stores keep it. All of this package's times come from here."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _copied(record: SessionRecord) -> SessionRecord:
+    data: dict[str, Any] = plain(record.data)
+    return SessionRecord(record.id, data, record.created, record.updated, record.expires)
