@@ -66,7 +66,7 @@ class LiveSession:
     @property
     def is_unsaved(self) -> bool:
         """Whether there are changes that the store has not confirmed."""
-        return bool(self._saving or self._unsent or self._content.changes)
+        return bool(self._is_saving or self._unsent or self._content.changes)
 
     def cookie_header(self, *, https: bool) -> str | None:
         """Returns the ``Set-Cookie`` header that the response needs; None when the client already has what it needs.
@@ -127,7 +127,7 @@ class LiveSession:
         """
         self._content.changes.clear()
         self._unsent = None
-        if self._created is None and self._saving is not None:
+        if self._created is None and self._saving is not None and self._is_saving:
             await asyncio.wait([self._saving])  # an insert on its way must not arrive after the delete
         if self._id is not None:
             await self._manager.delete(self._id)
@@ -222,14 +222,18 @@ class LiveSession:
         self._id = self._secret = self._created = self._unsent = None
         self._content.open({})
 
+    @property
+    def _is_saving(self) -> bool:
+        # A future calls back a little after it is done, so what the callback does must not be waited for here.
+        return self._saving is not None and not self._saving.done()
+
     def _submit(self) -> "asyncio.Future[Exception | None]":
-        if self._saving is None:
+        if self._saving is None or self._saving.done():
             self._saving = self._manager.saves.submit(self)
             self._saving.add_done_callback(self._on_answer)
         return self._saving
 
     def _on_answer(self, future: "asyncio.Future[Exception | None]") -> None:
-        self._saving = None
         if future.cancelled():
             return
         error = future.exception() or future.result()

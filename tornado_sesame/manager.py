@@ -78,6 +78,7 @@ class SessionManager:
         if not timeout > 0:
             raise ValueError(f"timeout={timeout!r}: must be a positive number of seconds")
         self.store = store
+        store.timeout = timeout
         self.cookie = cookie
         self.idle_timeout = idle_timeout
         self.wait_for_save = wait_for_save

@@ -77,8 +77,12 @@ class SessionStore(ABC):
 
     The manager calls a store with the sessions of all requests that wait at the moment, and may do so several times at
     once. A method that raises has failed for all of them; the requests are answered with a 503. It does not need to
-    retry, log, or limit the time: the manager does.
+    retry or log: the manager does.
     """
+
+    timeout: float = 10.0
+    """Seconds after which the manager gives a call up and cancels it; the manager sets it. A store whose work goes on
+    when its coroutine is cancelled, as in a thread, should end it by then: nobody expects it to happen any more."""
 
     @abstractmethod
     async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pymongo
 from bson.errors import InvalidDocument
 from motor.core import AgnosticCollection
 from pymongo import ASCENDING, IndexModel, InsertOne, ReadPreference, UpdateOne
@@ -80,21 +81,24 @@ class MongoStore(SessionStore):
 
     async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:
         self._index_in_background()
-        if len(ids) == 1:
-            document = await self._collection.find_one({"_id": ids[0]})
-            documents = [] if document is None else [document]
-        else:
-            documents = await self._collection.find({"_id": {"$in": list(ids)}}, batch_size=len(ids)).to_list(None)
+        with pymongo.timeout(self.timeout):
+            if len(ids) == 1:
+                document = await self._collection.find_one({"_id": ids[0]})
+                documents = [] if document is None else [document]
+            else:
+                documents = await self._collection.find({"_id": {"$in": list(ids)}}, batch_size=len(ids)).to_list(None)
         return {document["_id"]: _record(document) for document in documents}
 
     async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
         self._index_in_background()
-        if len(writes) == 1:
-            return [await self._save_one(writes[0])]
-        return await self._save_many(writes)
+        with pymongo.timeout(self.timeout):
+            if len(writes) == 1:
+                return [await self._save_one(writes[0])]
+            return await self._save_many(writes)
 
     async def delete(self, ids: Sequence[str]) -> None:
-        await self._collection.delete_many({"_id": {"$in": list(ids)}})
+        with pymongo.timeout(self.timeout):
+            await self._collection.delete_many({"_id": {"$in": list(ids)}})
 
     async def close(self) -> None:
         if self._indexing is not None:

@@ -1,0 +1,122 @@
+"""The real MongoDB, the stores on it, and the sites that the tests visit."""
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from pymongo import MongoClient
+
+from tornado_sesame import SessionManager
+
+from .mongod import NO_MONGODB, Mongod, find_mongod
+from .support import STORES, Database, Site, open_database, serve
+
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+_without_mongodb: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--store", action="append", choices=STORES, help="test on these stores only")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "database_kind" in metafunc.fixturenames:
+        kinds = metafunc.config.getoption("--store") or STORES
+        if metafunc.definition.get_closest_marker("mongodb"):
+            kinds = [kind for kind in kinds if kind != "memory"]
+        metafunc.parametrize("database_kind", kinds)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _without_mongodb:
+        terminalreporter.section("NOT TESTED", red=True)
+        terminalreporter.line(f"{len(_without_mongodb)} tests did not run: {NO_MONGODB}", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if _without_mongodb and os.environ.get("CI") and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _need_mongod(request: pytest.FixtureRequest) -> None:
+    if find_mongod() is None:
+        _without_mongodb.append(request.node.nodeid)
+        pytest.skip(NO_MONGODB)
+
+
+@pytest.fixture(scope="session")
+def _shared_mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Gives the URI of the MongoDB that all tests share, and starts it when it is first asked for."""
+    started: list[Mongod] = []
+    uri = os.environ.get("MONGODB_URI")
+
+    def start() -> str:
+        nonlocal uri
+        if uri is None:
+            started.append(Mongod(tmp_path_factory.mktemp("mongod")))
+            uri = started[0].uri
+        return uri
+
+    yield start
+    if uri is not None and not started:
+        with MongoClient[dict[str, Any]](uri) as client:
+            client.drop_database("sesame_tests")
+    for mongod in started:
+        mongod.kill()
+
+
+@pytest.fixture
+def mongodb_uri(request: pytest.FixtureRequest, _shared_mongodb: Callable[[], str]) -> str:
+    """The URI of a MongoDB that tests share."""
+    if "MONGODB_URI" not in os.environ:
+        _need_mongod(request)
+    return _shared_mongodb()
+
+
+@pytest.fixture(scope="module")
+def _own_mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    mongod = Mongod(tmp_path_factory.mktemp("own_mongod"))
+    yield mongod
+    mongod.kill()
+
+
+@pytest.fixture
+def mongod(request: pytest.FixtureRequest) -> Iterator[Mongod]:
+    """A MongoDB of the test module's own, to kill and to pause; up again for the next test."""
+    _need_mongod(request)
+    mongod: Mongod = request.getfixturevalue("_own_mongod")
+    yield mongod
+    mongod.resume()
+    mongod.start()
+
+
+@pytest.fixture
+async def database(database_kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    """An empty place for sessions, in memory or in MongoDB through each driver."""
+    uri = None if database_kind == "memory" else request.getfixturevalue("mongodb_uri")
+    async with open_database(database_kind, uri, f"sessions_{uuid.uuid4().hex}") as database:
+        yield database
+
+
+Serve = Callable[..., Awaitable[Site]]
+
+
+@pytest.fixture
+async def site(database: Database) -> AsyncIterator[Serve]:
+    """Runs a site on the test's database: ``await site([("/", Handler)], manager_option=...)``."""
+    async with AsyncExitStack() as stack:
+
+        async def start(handlers: list[Any], *, settings: dict[str, Any] | None = None, **options: Any) -> Site:
+            manager = SessionManager(database.new_store(), **options)
+            return await stack.enter_async_context(serve(handlers, sessions=manager, **(settings or {})))
+
+        yield start

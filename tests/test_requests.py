@@ -1,0 +1,511 @@
+"""What handlers can rely on from one request to the next, on a running server."""
+
+import json
+import logging
+
+import pytest
+from tornado import gen
+from tornado.web import HTTPError, RequestHandler
+
+from tornado_sesame import SessionDataError, SessionManager, SessionMixin, SessionNotLoaded
+from tornado_sesame.cookie import id_of_secret, new_secret
+
+from .support import serve
+
+
+class Handler(SessionMixin, RequestHandler):
+    pass
+
+
+class Counter(Handler):
+    def get(self):
+        self.session.times = self.session.get("times", 0) + 1
+        self.write(f"{self.session.times} times!")
+
+
+class Show(Handler):
+    def get(self):
+        self.write(self.session.copy())
+
+
+class Double(Handler):
+    async def get(self):
+        session = await self.session
+        session.setdefault("foo", {"bar": {"baz": 1}}).bar.baz *= 2
+        self.write(str(session.foo.bar.baz))
+
+
+class Untouched(Handler):
+    async def get(self):
+        self.write("hello")
+
+
+PAGES = [("/", Counter), ("/show", Show), ("/double", Double), ("/untouched", Untouched)]
+
+
+async def test_a_counter_counts(site):
+    browser = (await site(PAGES)).browser()
+    assert [await browser.text() for _ in range(3)] == ["1 times!", "2 times!", "3 times!"]
+
+
+async def test_nested_values_are_saved(site):
+    browser = (await site(PAGES)).browser()
+    assert [await browser.text("/double") for _ in range(3)] == ["2", "4", "8"]
+
+
+async def test_visitors_have_sessions_of_their_own(site):
+    running = await site(PAGES)
+    alice, bob = running.browser(), running.browser()
+    await alice.text()
+    assert await bob.text() == "1 times!"
+    assert await alice.text() == "2 times!"
+
+
+async def test_a_session_outlives_its_server(site, database):
+    browser = (await site(PAGES)).browser()
+    await browser.text()
+    again = (await site(PAGES)).browser()
+    again.cookies = browser.cookies
+    assert await again.text() == "2 times!"
+
+
+async def test_sessions_are_in_memory_when_nothing_is_configured():
+    async with serve(PAGES) as site:
+        browser = site.browser()
+        assert [await browser.text() for _ in range(2)] == ["1 times!", "2 times!"]
+        assert isinstance(site.manager, SessionManager)
+
+
+async def test_a_setting_that_is_no_manager_is_refused(database, caplog):
+    if not database.is_mongo:
+        pytest.skip("any store will do")
+    async with serve(PAGES) as site:
+        site.application.settings["sessions"] = database.new_store()
+        response = await site.browser().get()
+        site.application.settings["sessions"] = SessionManager()
+    assert response.code == 500
+    assert "use Application(..., sessions=SessionManager(store))" in caplog.text
+
+
+class TestNothingIsDoneFor:
+    async def test_a_visitor_whose_session_is_not_touched(self, site, database):
+        browser = (await site(PAGES)).browser()
+        response = await browser.get("/untouched")
+        assert not {"Set-Cookie", "Vary", "Cache-Control"} & response.headers.keys()
+        assert database.commands.take() == []
+
+    async def test_a_handler_that_does_not_touch_the_session(self, site, database):
+        browser = (await site(PAGES)).browser()
+        await browser.text()
+        database.commands.take()
+        response = await browser.get("/untouched")
+        assert response.body == b"hello"
+        assert not {"Set-Cookie", "Vary", "Cache-Control"} & response.headers.keys()
+        assert database.commands.take() == []
+
+    async def test_looking_into_an_empty_session(self, site, database):
+        browser = (await site(PAGES)).browser()
+        response = await browser.get("/show")
+        assert response.body == b"{}"
+        assert "Set-Cookie" not in response.headers
+        assert database.commands.take() == []
+
+    async def test_changes_that_cancel_out_in_an_empty_session(self, site, database):
+        class Cancel(Handler):
+            def get(self):
+                self.session.name = "x"
+                del self.session.name
+
+        browser = (await site([("/", Cancel)])).browser()
+        response = await browser.get()
+        assert response.code == 200
+        assert not browser.cookies
+        assert database.commands.take() == []
+
+    async def test_changes_that_cancel_out(self, site, database):
+        class Cancel(Handler):
+            def get(self):
+                self.session.times += 1
+                self.session.times -= 1
+                self.session.name = "x"
+                del self.session.name
+
+        browser = (await site([*PAGES, ("/cancel", Cancel)])).browser()
+        await browser.text()
+        database.commands.take()
+        assert (await browser.get("/cancel")).code == 200
+        assert database.commands.take() == ["find"] * database.is_mongo
+
+
+@pytest.mark.mongodb
+class TestCommands:
+    async def test_a_session_that_is_only_read_is_not_written(self, site, database):
+        browser = (await site(PAGES)).browser()
+        await browser.text()
+        database.commands.take()
+        await browser.text("/show")
+        assert database.commands.take() == ["find"]
+
+    async def test_a_new_session_is_one_insert(self, site, database):
+        browser = (await site(PAGES)).browser()
+        await browser.text()
+        assert database.commands.take() == ["insert"]
+
+    async def test_twenty_changes_are_one_update(self, site, database):
+        class Twenty(Handler):
+            def get(self):
+                for number in range(20):
+                    self.session[f"field{number}"] = number
+
+        browser = (await site([*PAGES, ("/twenty", Twenty)])).browser()
+        await browser.text()
+        database.commands.take()
+        await browser.text("/twenty")
+        assert database.commands.take() == ["find", "update"]
+
+    async def test_awaiting_the_session_often_loads_it_once(self, site, database):
+        class Often(Handler):
+            async def get(self):
+                for _ in range(3):
+                    await self.session
+                self.write(str((await self.session).times))
+
+        browser = (await site([*PAGES, ("/often", Often)])).browser()
+        await browser.text()
+        database.commands.take()
+        assert await browser.text("/often") == "1"
+        assert database.commands.take() == ["find"]
+
+    async def test_the_document_is_readable_as_it_is(self, site, database):
+        browser = (await site(PAGES)).browser()
+        await browser.text()
+        document = await database.collection.find_one({})
+        assert document["_id"] == id_of_secret(browser.secret)
+        assert document["data"] == {"times": 1}
+        assert document.keys() == {"_id", "data", "created", "updated", "expires"}
+
+
+class TestLoading:
+    async def test_a_plain_method_finds_it_loaded(self, site):
+        browser = (await site(PAGES)).browser()
+        await browser.text()
+        assert json.loads(await browser.text("/show")) == {"times": 1}
+
+    @pytest.mark.parametrize("wrap", [lambda f: f, gen.coroutine], ids=["async def", "gen.coroutine"])
+    async def test_a_method_that_can_await_has_to(self, site, wrap, caplog):
+        errors = []
+
+        async def get(self):
+            try:
+                self.session.get("times")
+            except SessionNotLoaded as error:
+                errors.append(str(error))
+            self.write(str((await self.session).times))
+
+        def get_with_yield(self):
+            try:
+                self.session.get("times")
+            except SessionNotLoaded as error:
+                errors.append(str(error))
+            session = yield self.session
+            self.write(str(session.times))
+
+        method = get if wrap is not gen.coroutine else gen.coroutine(get_with_yield)
+        awaits = type("Awaits", (Handler,), {"get": method})
+        browser = (await site([*PAGES, ("/awaits", awaits)])).browser()
+        await browser.text()
+        assert await browser.text("/awaits") == "1"
+        assert len(errors) == 1
+        assert "await self.session" in errors[0]
+        assert "session_autoload = True" in errors[0]
+
+    async def test_an_async_method_can_have_it_loaded(self, site):
+        class Autoload(Handler):
+            session_autoload = True
+
+            async def get(self):
+                self.write(str(self.session.times))
+
+        browser = (await site([*PAGES, ("/autoload", Autoload)])).browser()
+        await browser.text()
+        assert await browser.text("/autoload") == "1"
+
+    async def test_a_plain_method_can_do_without(self, site, database):
+        class Never(Handler):
+            session_autoload = False
+
+            def get(self):
+                self.write("hello")
+
+        browser = (await site([*PAGES, ("/never", Never)])).browser()
+        await browser.text()
+        database.commands.take()
+        assert await browser.text("/never") == "hello"
+        assert database.commands.take() == []
+
+    async def test_an_overridden_prepare_calls_super(self, site):
+        class Prepared(Handler):
+            async def prepare(self):
+                if (loading := super().prepare()) is not None:
+                    await loading
+                self.session.prepared = True
+
+            def get(self):
+                self.write(self.session.copy())
+
+        browser = (await site([*PAGES, ("/prepared", Prepared)])).browser()
+        await browser.text()
+        assert json.loads(await browser.text("/prepared")) == {"times": 1, "prepared": True}
+
+    async def test_a_prepare_of_another_mixin_is_awaited_first(self, site):
+        class Other(RequestHandler):
+            async def prepare(self):
+                self.steps = ["other"]
+
+        class Mixed(SessionMixin, Other):
+            def get(self):
+                self.write({"steps": self.steps, "times": self.session.times})
+
+        browser = (await site([*PAGES, ("/mixed", Mixed)])).browser()
+        await browser.text()
+        assert json.loads(await browser.text("/mixed")) == {"steps": ["other"], "times": 1}
+
+    async def test_reload_sees_what_others_saved(self, site):
+        class Reload(Handler):
+            async def get(self):
+                before = (await self.session).times
+                await other.text()
+                await self.reload_session()
+                self.write(f"{before}, then {self.session.times}")
+
+        running = await site([*PAGES, ("/reload", Reload)])
+        browser, other = running.browser(), running.browser()
+        await browser.text()
+        other.cookies = browser.cookies
+        assert await browser.text("/reload") == "1, then 2"
+
+    async def test_save_session_saves_at_once(self, site, database):
+        class Save(Handler):
+            async def get(self):
+                (await self.session).name = "Alice"
+                await self.save_session()
+                self.write(await database.data(self.session_id))
+
+        assert json.loads(await (await site([("/", Save)])).browser().text()) == {"name": "Alice"}
+
+
+class TestIds:
+    async def test_the_id_is_the_hash_of_the_secret(self, site):
+        class Id(Handler):
+            def get(self):
+                before = self.session_id
+                self.session.here = True
+                self.write({"before": before, "after": self.session_id})
+
+        browser = (await site([("/", Id)])).browser()
+        first = json.loads(await browser.text())
+        assert first == {"before": None, "after": id_of_secret(browser.secret)}
+        second = json.loads(await browser.text())
+        assert second == {"before": first["after"], "after": first["after"]}
+
+    @pytest.mark.parametrize("value", ["x", "x" * 42, "x" * 44, "x" * 42 + "!", "", '"', "é" * 43, "../../etc/passwd"])
+    async def test_a_malformed_cookie_never_reaches_the_store(self, site, database, value):
+        browser = (await site(PAGES)).browser()
+        browser.cookies["session_id"] = value
+        assert (await browser.get("/show")).body == b"{}"
+        assert database.commands.take() == []
+        assert await browser.text() == "1 times!"
+        assert browser.secret != value
+
+    async def test_an_unknown_secret_is_not_adopted(self, site, database):
+        browser = (await site(PAGES)).browser()
+        planted = browser.cookies["session_id"] = new_secret()
+        assert await browser.text() == "1 times!"
+        assert browser.secret != planted
+        assert await database.data(planted) is None
+        assert await database.data(browser.secret) == {"times": 1}
+
+    async def test_of_two_cookies_the_first_valid_one_counts(self, site):
+        browser = (await site(PAGES)).browser()
+        await browser.text()
+        twice = f"session_id=planted; session_id={browser.secret}; session_id={new_secret()}"
+        assert (await browser.get("/show", headers={"Cookie": twice})).body == b'{"times": 1}'
+
+
+class TestCookies:
+    async def test_the_cookie_is_given_once(self, site):
+        browser = (await site(PAGES)).browser()
+        first, second = await browser.get(), await browser.get()
+        (cookie,) = first.headers.get_list("Set-Cookie")
+        attributes = cookie.split("; ")[1:]
+        assert attributes == ["Max-Age=1209600", "Path=/", "HttpOnly", "SameSite=Lax"]
+        assert "Set-Cookie" not in second.headers
+
+    async def test_it_is_secure_on_https(self, site):
+        browser = (await site(PAGES)).browser()
+        response = await browser.get(headers={"X-Forwarded-Proto": "https"})
+        assert "; Secure;" in response.headers["Set-Cookie"]
+
+    async def test_responses_say_that_they_depend_on_it(self, site):
+        browser = (await site(PAGES)).browser()
+        assert [(await browser.get()).headers["Vary"] for _ in range(2)] == ["Cookie", "Cookie"]
+
+    async def test_a_response_that_sets_it_is_not_cached(self, site):
+        class Cached(Counter):
+            def prepare(self):
+                self.set_header("Cache-Control", "private")
+                return super().prepare()
+
+        running = await site([*PAGES, ("/cached", Cached)])
+        assert (await running.browser().get()).headers["Cache-Control"] == "no-store"
+        assert (await running.browser().get("/cached")).headers["Cache-Control"] == "private"
+
+    async def test_the_handlers_own_vary_and_cookies_are_kept(self, site):
+        class Own(Counter):
+            def prepare(self):
+                self.set_header("Vary", "Accept-Language")
+                self.set_cookie("other", "1")
+                return super().prepare()
+
+        response = await (await site([("/", Own)])).browser().get()
+        assert {value for line in response.headers.get_list("Vary") for value in line.split(", ")} == {
+            "Accept-Language",
+            "Cookie",
+        }
+        assert {line.split("=")[0] for line in response.headers.get_list("Set-Cookie")} == {"other", "session_id"}
+
+
+class TestReplacing:
+    async def replaced(self, site, database, by):
+        class Replace(Handler):
+            def get(self):
+                self.session = by
+                self.write(self.session.copy())
+
+        browser = (await site([*PAGES, ("/replace", Replace)])).browser()
+        await browser.text()
+        before = browser.secret
+        response = await browser.get("/replace")
+        assert browser.secret == before
+        return response, await database.data(before)
+
+    async def test_assigning_a_dict_replaces_the_content_and_keeps_the_id(self, site, database):
+        response, stored = await self.replaced(site, database, {"name": "Alice", "tags": ("a", "b")})
+        assert json.loads(response.body) == stored == {"name": "Alice", "tags": ["a", "b"]}
+
+    async def test_assigning_an_empty_dict_empties(self, site, database):
+        response, stored = await self.replaced(site, database, {})
+        assert json.loads(response.body) == stored == {}
+
+    @pytest.mark.parametrize("by", [None, ["a"], "name", {"times": {1, 2}}, {1: 2}])
+    async def test_anything_else_is_refused_and_changes_nothing(self, site, database, by, caplog):
+        response, stored = await self.replaced(site, database, by)
+        assert response.code == 500
+        assert stored == {"times": 1}
+        assert "SessionDataError" in caplog.text
+
+
+class TestRefusedValues:
+    async def test_a_value_that_cannot_be_stored_is_refused_at_the_assignment(self, site, database):
+        class Refused(Handler):
+            def get(self):
+                self.session.user = {"name": "Alice"}
+                with pytest.raises(
+                    SessionDataError, match=r"^session\['user'\]\['tags'\]\[1\]: a set cannot be stored"
+                ):
+                    self.session.user.tags = ["a", {"b"}]
+                self.write(self.session.copy())
+
+        browser = (await site([("/", Refused)])).browser()
+        assert json.loads(await browser.text()) == {"user": {"name": "Alice"}}
+        assert await database.data(browser.secret) == {"user": {"name": "Alice"}}
+
+    async def test_an_exception_does_not_undo_a_mutation(self, site, database):
+        class Fails(Handler):
+            def get(self):
+                self.session.tried = True
+                raise HTTPError(403)
+
+        browser = (await site([("/", Fails)])).browser()
+        response = await browser.get()
+        assert response.code == 403
+        assert await database.data(browser.secret) == {"tried": True}
+
+
+class TestLogin:
+    class Login(Handler):
+        async def post(self):
+            session = await self.session
+            session.user = "alice"
+            await self.rotate_session_id()
+            session.logged_in = True
+
+    class Logout(Handler):
+        async def post(self):
+            await self.destroy_session()
+            self.write(self.session.copy())
+
+    class Restart(Handler):
+        async def post(self):
+            await self.destroy_session()
+            self.session.anew = True
+
+    @pytest.fixture
+    async def browser(self, site):
+        pages = [*PAGES, ("/login", self.Login), ("/logout", self.Logout), ("/restart", self.Restart)]
+        browser = (await site(pages)).browser()
+        await browser.text()
+        return browser
+
+    async def test_rotating_keeps_the_content_and_kills_the_old_id(self, browser, database):
+        before = browser.secret
+        assert (await browser.post("/login")).code == 200
+        assert browser.secret != before
+        assert await database.data(before) is None
+        assert await database.data(browser.secret) == {"times": 1, "user": "alice", "logged_in": True}
+        assert json.loads(await browser.text("/show"))["user"] == "alice"
+
+    async def test_a_new_session_can_be_rotated(self, site, database):
+        browser = (await site([("/login", self.Login)])).browser()
+        await browser.post("/login")
+        assert await database.data(browser.secret) == {"user": "alice", "logged_in": True}
+
+    async def test_destroying_deletes_the_row_and_the_cookie(self, browser, database):
+        before = browser.secret
+        response = await browser.post("/logout")
+        assert response.body == b"{}"
+        assert response.headers["Set-Cookie"].startswith("session_id=; Max-Age=0;")
+        assert not browser.cookies
+        assert await database.data(before) is None
+
+    async def test_a_destroyed_session_is_dead_for_who_kept_its_cookie(self, browser):
+        kept = dict(browser.cookies)
+        await browser.post("/logout")
+        browser.cookies = kept
+        assert await browser.text("/show") == "{}"
+
+    async def test_after_destroying_a_new_session_can_start(self, browser, database):
+        before = browser.secret
+        assert (await browser.post("/restart")).code == 200
+        assert browser.secret != before
+        assert await database.data(before) is None
+        assert await database.data(browser.secret) == {"anew": True}
+
+    async def test_a_save_after_the_end_is_dropped_and_logged(self, site, database, caplog):
+        caplog.set_level(logging.INFO, "tornado_sesame")
+
+        class Slow(Handler):
+            async def get(self):
+                session = await self.session
+                assert (await other.post("/logout")).code == 200
+                session.late = True
+                self.write("done")
+
+        running = await site([*PAGES, ("/slow", Slow), ("/logout", self.Logout)])
+        browser, other = running.browser(), running.browser()
+        await browser.text()
+        secret = browser.secret
+        other.cookies = dict(browser.cookies)
+        assert await browser.text("/slow") == "done"
+        assert await database.data(secret) is None
+        assert f"dropped a late write to session {id_of_secret(secret)}" in caplog.text

@@ -1,0 +1,427 @@
+"""Responses wait for the save, and are otherwise what plain Tornado sends."""
+
+import asyncio
+import logging
+import types
+
+import pytest
+from tornado.web import Finish, HTTPError, RequestHandler, StaticFileHandler, stream_request_body
+
+from tornado_sesame import MemoryStore, SessionManager, SessionMixin
+from tornado_sesame.stores import SessionStore
+
+from .support import eventually, serve
+
+
+class Gate(SessionStore):
+    """A memory store whose saves wait until it is opened, and fail when it is told to."""
+
+    def __init__(self):
+        self.memory = MemoryStore()
+        self.open = asyncio.Event()
+        self.saving = asyncio.Event()
+        self.error = None
+
+    async def load(self, ids):
+        return await self.memory.load(ids)
+
+    async def save(self, writes):
+        self.saving.set()
+        await self.open.wait()
+        if self.error:
+            raise self.error
+        return await self.memory.save(writes)
+
+    async def delete(self, ids):
+        await self.memory.delete(ids)
+
+
+class Responses(RequestHandler):
+    """Every way to answer. Where there is a session, each changes it first."""
+
+    SUPPORTED_METHODS = (*RequestHandler.SUPPORTED_METHODS, "CHANGE")
+
+    def change(self):
+        pass
+
+    def initialize(self):
+        self.finished = []
+
+    def on_finish(self):
+        self.application.settings["finished"].append((type(self).__name__, self.get_status()))
+
+    def write_error(self, status_code, **kwargs):
+        self.set_header("X-Error", status_code)
+        super().write_error(status_code, **kwargs)
+
+    # The pages
+
+    def page_nothing(self):
+        self.change()
+
+    def page_write(self):
+        self.write("one ")
+        self.change()
+        self.write("two")
+
+    def page_json(self):
+        self.change()
+        self.finish({"a": [1, 2]})
+
+    def page_finish(self):
+        self.change()
+        self.finish("done")
+
+    async def page_await_finish(self):
+        self.change()
+        await self.finish("done")
+        self.application.settings["finished"].append("after finish")
+
+    async def page_async(self):
+        self.change()
+        await asyncio.sleep(0)
+        self.write("async")
+
+    def page_redirect(self):
+        self.change()
+        self.redirect("/elsewhere", status=303)
+
+    def page_render(self):
+        self.change()
+        self.finish(self.render_string("page.html", name="<Alice>"))
+
+    def page_no_content(self):
+        self.change()
+        self.set_status(204)
+
+    def page_send_error(self):
+        self.change()
+        self.send_error(404, reason="Not Here")
+
+    def page_http_error(self):
+        self.change()
+        raise HTTPError(403)
+
+    def page_exception(self):
+        self.change()
+        raise ValueError("broken")
+
+    def page_raise_finish(self):
+        self.change()
+        raise Finish("finished")
+
+    def page_exception_after_write(self):
+        self.write("half a page")
+        self.change()
+        raise ValueError("broken")
+
+    def page_exception_after_finish(self):
+        self.change()
+        self.finish("done")
+        raise ValueError("broken")
+
+    def page_finish_twice(self):
+        self.change()
+        self.finish("done")
+        self.finish("again")
+
+    def page_write_after_finish(self):
+        self.change()
+        self.finish("done")
+        self.write("more")
+
+    async def page_stream(self):
+        self.change()
+        self.write("one ")
+        await self.flush()
+        self.write("two ")
+        await self.flush()
+        self.write("three")
+
+    def page_flush(self):
+        self.change()
+        self.write("one ")
+        self.flush()
+        self.write("two")
+
+    async def page_flush_and_change(self):
+        self.change()
+        self.write("one ")
+        await self.flush()
+        self.change()
+        self.write("two")
+
+    async def page_stream_and_exception(self):
+        self.change()
+        self.write("one ")
+        await self.flush()
+        raise ValueError("broken")
+
+    def page_length(self):
+        self.change()
+        self.set_header("Content-Length", "4")
+        self.finish("four")
+
+    def page_status(self):
+        self.change()
+        self.set_status(418, "Teapot")
+        self.set_header("Content-Type", "text/tea")
+        self.finish("tea")
+
+    def get(self, page):
+        return getattr(self, f"page_{page}")()
+
+    head = post = get
+
+
+class WithSession(SessionMixin, Responses):
+    session_autoload = True
+
+    def change(self):
+        self.session.times = self.session.get("times", 0) + 1
+
+
+PAGES = sorted(name.removeprefix("page_") for name in dir(Responses) if name.startswith("page_"))
+
+
+@pytest.fixture
+async def gate():
+    return Gate()
+
+
+@pytest.fixture
+async def site(gate, tmp_path):
+    (tmp_path / "page.html").write_text("<p>Hello, {{ name }}!</p>")
+    manager = SessionManager(gate, timeout=5)
+    pages = [(r"/plain/(\w+)", Responses), (r"/session/(\w+)", WithSession)]
+    async with serve(pages, sessions=manager, finished=[], template_path=str(tmp_path)) as site:
+        yield site
+        gate.open.set()
+
+
+def what_matters(response):
+    """Returns what of a response must be as in plain Tornado."""
+    ignored = {"Date", "Vary", "Set-Cookie", "Cache-Control"}
+    headers = {name: value for name, value in response.headers.get_all() if name not in ignored}
+    return response.code, response.reason, headers, response.body
+
+
+class TestAsInTornado:
+    async def answer(self, site, method, path, **options):
+        browser = site.browser()
+        site.application.settings["finished"].clear()
+        response = await browser.fetch(method, path, **options)
+        await asyncio.sleep(0.01)
+        return what_matters(response), [
+            entry if isinstance(entry, str) else entry[1] for entry in site.application.settings["finished"]
+        ]
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+    @pytest.mark.parametrize("page", PAGES)
+    async def test_a_response_is_the_same(self, site, gate, method, page):
+        gate.open.set()
+        plain = await self.answer(site, method, f"/plain/{page}")
+        assert await self.answer(site, method, f"/session/{page}") == plain
+        assert gate.saving.is_set()
+
+    async def test_an_etag_that_matches_gives_304(self, site, gate):
+        gate.open.set()
+        browser = site.browser()
+        etag = (await browser.get("/session/write")).headers["Etag"]
+        plain = await self.answer(site, "GET", "/plain/write", headers={"If-None-Match": etag})
+        held = await self.answer(site, "GET", "/session/write", headers={"If-None-Match": etag})
+        assert held == plain
+        assert plain[0][0] == 304
+
+    async def test_the_first_cookie_comes_with_a_304_too(self, site, gate):
+        gate.open.set()
+        etag = (await site.browser().get("/plain/write")).headers["Etag"]
+        browser = site.browser()
+        assert (await browser.get("/session/write", headers={"If-None-Match": etag})).code == 304
+        assert browser.cookies
+
+    async def test_errors_are_logged_the_same(self, site, gate, caplog):
+        gate.open.set()
+        logs = []
+        for kind in "plain", "session":
+            caplog.clear()
+            for page in "exception", "exception_after_finish", "http_error", "finish_twice", "write_after_finish":
+                await site.browser().get(f"/{kind}/{page}")
+            await asyncio.sleep(0.01)
+            logs.append([(r.name, r.levelno, r.exc_info and str(r.exc_info[1])) for r in caplog.records])
+        assert logs[0] == logs[1]
+        assert len(logs[0]) >= 5
+
+    async def test_pipelined_requests_are_answered_in_order(self, site, gate):
+        gate.open.set()
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        for page in "write", "finish", "redirect":
+            writer.write(f"GET /session/{page} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(b"GET /session/json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        positions = [answer.index(text) for text in (b"one two", b"done", b"/elsewhere", b'{"a": [1, 2]}')]
+        assert positions == sorted(positions)
+        assert answer.count(b"Set-Cookie") == 4
+
+    async def test_a_connection_is_kept_alive(self, site, gate):
+        gate.open.set()
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        for _ in range(3):
+            writer.write(b"GET /session/write HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(7) == b"one two"
+        writer.close()
+
+    async def test_files_are_served(self, tmp_path):
+        class Files(SessionMixin, StaticFileHandler):
+            async def prepare(self):
+                (await self.session).seen = self.request.path
+
+        (tmp_path / "a.txt").write_text("content" * 100_000)
+        async with serve([(r"/(.*)", Files, {"path": str(tmp_path)})]) as site:
+            browser = site.browser()
+            response = await browser.get("/a.txt")
+            assert response.body == b"content" * 100_000
+            assert browser.cookies
+            etag = response.headers["Etag"]
+            assert (await browser.get("/a.txt", headers={"If-None-Match": etag})).code == 304
+            assert (await browser.get("/none.txt")).code == 404
+
+    async def test_a_body_can_be_streamed_in(self):
+        @stream_request_body
+        class Upload(SessionMixin, RequestHandler):
+            def data_received(self, chunk):
+                self.session.received = self.session.get("received", 0) + len(chunk)
+
+            def put(self):
+                self.write(str(self.session.received))
+
+        async with serve([("/", Upload)]) as site:
+            browser = site.browser()
+            response = await browser.fetch("PUT", "/", body=b"x" * 1_000_000)
+            assert response.body == b"1000000"
+
+
+class TestHolding:
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    @pytest.mark.parametrize("page", PAGES)
+    async def test_nothing_is_sent_before_the_save(self, site, gate, page, method):
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(f"{method} /session/{page} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        async with asyncio.timeout(5):
+            await gate.saving.wait()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await reader.read(1)
+            gate.open.set()
+            assert await reader.read(8) == b"HTTP/1.1"
+        writer.close()
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    @pytest.mark.parametrize("page", PAGES)
+    async def test_a_failed_save_is_a_503_and_never_the_success(self, site, gate, page, method, caplog):
+        gate.error = OSError("disk full")
+        gate.open.set()
+        browser = site.browser()
+        response = await browser.fetch(method, f"/session/{page}")
+        assert response.code == 503
+        assert "Set-Cookie" not in response.headers
+        assert b"one" not in response.body
+        assert b"done" not in response.body
+        assert response.headers["X-Error"] == "503"
+        assert "OSError: disk full" in caplog.text
+
+    async def test_a_save_that_fails_after_the_headers_breaks_the_response_off(self, site, gate):
+        class Late(SessionMixin, RequestHandler):
+            async def get(self):
+                (await self.session).early = True
+                self.write("one")
+                await self.flush()
+                gate.error = OSError("disk full")
+                self.session.late = True
+                self.write("two")
+
+        gate.open.set()
+        site.application.add_handlers(".*", [("/late", Late)])
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b"two" not in answer
+        assert not answer.endswith(b"0\r\n\r\n")
+
+    async def test_a_new_session_after_the_headers_is_an_error(self, site, gate, caplog):
+        class Late(SessionMixin, RequestHandler):
+            async def get(self):
+                session = await self.session
+                self.write("one")
+                await self.flush()
+                session.late = True
+
+        gate.open.set()
+        site.application.add_handlers(".*", [("/late", Late)])
+        await site.browser().get("/late")
+        assert "put something into the session before flush()" in caplog.text
+        assert not gate.saving.is_set()
+
+    async def test_changes_during_a_save_are_saved_before_the_response(self, site, gate):
+        class During(SessionMixin, RequestHandler):
+            async def get(self):
+                session = await self.session
+                session.first = 1
+                await gate.saving.wait()
+                session.second = 2
+                asyncio.get_running_loop().call_later(0.01, gate.open.set)
+                self.write("done")
+
+        site.application.add_handlers(".*", [("/during", During)])
+        browser = site.browser()
+        assert await browser.text("/during") == "done"
+        (record,) = (await gate.load(list(gate.memory._rows))).values()
+        assert record.data == {"first": 1, "second": 2}
+
+    async def test_a_client_that_leaves_does_not_keep_the_change_from_being_saved(self, site, gate, caplog):
+        _, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(b"GET /session/write HTTP/1.1\r\nHost: x\r\n\r\n")
+        await gate.saving.wait()
+        writer.close()
+        await asyncio.sleep(0.02)
+        gate.open.set()
+
+        async def is_finished():
+            return bool(site.application.settings["finished"])
+
+        await eventually(is_finished)
+        assert len(gate.memory._rows) == 1
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+    async def test_without_waiting_the_response_goes_out_at_once(self, gate, tmp_path):
+        manager = SessionManager(gate, wait_for_save=False)
+        async with serve([(r"/(\w+)", WithSession)], sessions=manager, finished=[]) as site:
+            browser = site.browser()
+            assert await browser.text("/write") == "one two"
+            assert browser.cookies
+            assert not gate.memory._rows
+            gate.open.set()
+        assert len(gate.memory._rows) == 1
+
+
+def test_tornado_still_has_the_two_private_names_that_the_mixin_uses():
+    """`_finished` says that a held response is as good as sent, `_headers` whether the handler set Cache-Control."""
+
+    class Connection:
+        def set_close_callback(self, callback):
+            pass
+
+    class Request:
+        connection = Connection()
+
+    class Application:
+        ui_methods = ui_modules = types.MappingProxyType({})
+
+    handler = RequestHandler(Application(), Request())
+    assert handler._finished is False
+    handler.set_header("Cache-Control", "no-store")
+    assert "Cache-Control" in handler._headers
