@@ -8,6 +8,7 @@ import subprocess
 import time
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -66,7 +67,9 @@ class Mongod:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         member = {"_id": 0, "host": f"127.0.0.1:{self.port}"}
         deadline = time.monotonic() + 60
-        with MongoClient(f"mongodb://127.0.0.1:{self.port}/?directConnection=true", timeoutMS=1000) as client:
+        uri = f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
+        client: MongoClient[dict[str, Any]] = MongoClient(uri, timeoutMS=1000)
+        with client:
             while time.monotonic() < deadline:
                 try:
                     hello = client.admin.command("hello")

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bson import encode
+from motor.motor_asyncio import AsyncIOMotorClient
+from motor.motor_tornado import MotorClient
+from pymongo import AsyncMongoClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.httpserver import HTTPServer
@@ -18,7 +21,12 @@ from tornado_sesame.cookie import id_of_secret
 
 __all__ = ["STORES", "Browser", "Commands", "Database", "Site", "eventually", "open_database", "serve"]
 
-STORES = ("memory", "motor_tornado", "motor_asyncio", "pymongo")
+CLIENTS: dict[str, Any] = {
+    "motor_tornado": MotorClient,
+    "motor_asyncio": AsyncIOMotorClient,
+    "pymongo": AsyncMongoClient,
+}
+STORES = ("memory", *CLIENTS)
 
 
 class Commands(CommandListener):
@@ -92,14 +100,7 @@ async def open_database(kind: str, uri: str | None, name: str, **options: Any) -
         memory = MemoryStore()
         yield Database(kind, lambda: memory, None, commands)
         return
-    match kind:
-        case "motor_tornado":
-            from motor.motor_tornado import MotorClient as Client
-        case "motor_asyncio":
-            from motor.motor_asyncio import AsyncIOMotorClient as Client
-        case "pymongo":
-            from pymongo import AsyncMongoClient as Client
-    client: Any = Client(uri, event_listeners=[commands], **options)
+    client: Any = CLIENTS[kind](uri, event_listeners=[commands], **options)
     collection = client.sesame_tests[name]
     try:
         yield Database(kind, lambda: MongoStore(collection, create_indexes=False), collection, commands)
