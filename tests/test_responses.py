@@ -1,13 +1,18 @@
 """Responses wait for the save, and are otherwise what plain Tornado sends."""
 
 import asyncio
+import contextlib
+import gc
 import logging
 import types
+import weakref
+from typing import ClassVar
 
 import pytest
 from tornado.web import Finish, HTTPError, RequestHandler, StaticFileHandler, stream_request_body
 
 from tornado_sesame import MemoryStore, SessionManager, SessionMixin
+from tornado_sesame.cookie import id_of_secret, new_secret
 from tornado_sesame.stores import SessionStore
 
 from .support import eventually, serve
@@ -31,6 +36,9 @@ class Gate(SessionStore):
         if self.error:
             raise self.error
         return await self.memory.save(writes)
+
+    async def pop(self, id):
+        return await self.memory.pop(id)
 
     async def delete(self, ids):
         await self.memory.delete(ids)
@@ -129,6 +137,35 @@ class Responses(RequestHandler):
         self.change()
         self.finish("done")
         self.write("more")
+
+    def page_redirect_twice(self):
+        self.change()
+        self.redirect("/first")
+        self.redirect("/second")
+
+    def page_send_error_after_finish(self):
+        self.change()
+        self.finish("done")
+        self.send_error(500)
+
+    async def page_impatient_finish(self):
+        self.change()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await self.finish("done")
+
+    async def page_impatient_flush(self):
+        self.change()
+        self.write("one ")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await self.flush()
+        self.write("two")
+
+    def page_body_with_204(self):
+        self.change()
+        self.set_status(204)
+        self.finish("content")
 
     async def page_stream(self):
         self.change()
@@ -245,7 +282,10 @@ class TestAsInTornado:
         logs = []
         for kind in "plain", "session":
             caplog.clear()
-            for page in "exception", "exception_after_finish", "http_error", "finish_twice", "write_after_finish":
+            for page in (
+                *("exception", "exception_after_finish", "http_error", "finish_twice", "write_after_finish"),
+                *("redirect_twice", "send_error_after_finish", "body_with_204"),
+            ):
                 await site.browser().get(f"/{kind}/{page}")
             await asyncio.sleep(0.01)
             logs.append([(r.name, r.levelno, r.exc_info and str(r.exc_info[1])) for r in caplog.records])
@@ -302,6 +342,77 @@ class TestAsInTornado:
             response = await browser.fetch("PUT", "/", body=b"x" * 1_000_000)
             assert response.body == b"1000000"
 
+    async def test_an_exception_in_on_finish_leaves_the_response_alone(self, gate, caplog):
+        class Fails(SessionMixin, RequestHandler):
+            def get(self):
+                self.session.here = True
+                self.finish(b"x" * 20_000_000)
+
+            def on_finish(self):
+                raise ValueError("broken")
+
+        gate.open.set()
+        async with serve([("/", Fails)], sessions=SessionManager(gate)) as site:
+            assert len((await site.browser().get()).body) == 20_000_000
+        assert caplog.text.count("ValueError: broken") == 1
+
+    @pytest.mark.parametrize("base", [(), (SessionMixin,)], ids=["plain", "session"])
+    async def test_a_refused_upload_is_not_delivered(self, gate, base):
+        received = []
+
+        @stream_request_body
+        class Refuses(*base, RequestHandler):
+            async def prepare(self):
+                if base:
+                    (await self.session).refused = True
+                asyncio.get_running_loop().call_later(0.05, gate.open.set)
+                self.send_error(403)
+
+            def data_received(self, chunk):
+                received.append(chunk)
+
+        async with serve([("/", Refuses)], sessions=SessionManager(gate)) as site:
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            writer.write(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nforbidden")
+            assert b" 403 " in await reader.readline()
+            writer.close()
+        assert not received
+
+    async def test_a_verb_that_is_not_implemented_loads_nothing(self, gate):
+        class Loads(Gate):
+            async def load(self, ids):
+                raise AssertionError
+
+        async with serve([(r"/(\w+)", WithSession)], sessions=SessionManager(Loads())) as site:
+            browser = site.browser()
+            browser.cookies["session_id"] = new_secret()
+            WithSession.session_autoload = None
+            try:
+                assert (await browser.fetch("DELETE", "/write")).code == 405
+            finally:
+                WithSession.session_autoload = True
+
+    async def test_handlers_are_freed_without_the_garbage_collector(self, site, gate):
+        class Loads(WithSession):
+            alive: ClassVar = weakref.WeakSet()
+
+            async def get(self):
+                self.alive.add(self)
+                await self.session
+                self.change()
+
+        gate.open.set()
+        site.application.add_handlers(".*", [("/loads", Loads)])
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await site.browser().get("/loads")
+            await asyncio.sleep(0.01)
+            assert len(Loads.alive) == 0
+        finally:
+            gc.enable()
+
 
 class TestHolding:
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -331,6 +442,90 @@ class TestHolding:
         assert b"done" not in response.body
         assert response.headers["X-Error"] == "503"
         assert "OSError: disk full" in caplog.text
+
+    async def test_a_failure_is_logged_once_and_ends_a_handler_that_waits(self, site, gate, caplog):
+        class Waits(SessionMixin, RequestHandler):
+            async def get(self, method):
+                (await self.session).here = True
+                self.write("done")
+                await getattr(self, method)()
+                raise AssertionError("this is never reached")
+
+        gate.error = OSError("disk full")
+        gate.open.set()
+        site.application.add_handlers(".*", [("/waits/(.*)", Waits)])
+        for method in "flush", "finish":
+            caplog.clear()
+            assert (await site.browser().get(f"/waits/{method}")).code == 503
+            await asyncio.sleep(0.01)
+            assert [r.message for r in caplog.records if r.name == "tornado.general"] == [
+                f"503 GET /waits/{method} (127.0.0.1): {r.message}"
+                for r in caplog.records
+                if r.name == "tornado_sesame"
+            ]
+            assert "never reached" not in caplog.text
+
+    @pytest.mark.parametrize("page", ["write", "finish", "stream"])
+    async def test_a_store_that_breaks_its_contract_is_a_503(self, page):
+        class Broken(Gate):
+            calls = 0
+
+            async def save(self, writes):
+                self.calls += 1
+                return []
+
+        store = Broken()
+        async with serve([(r"/(\w+)", WithSession)], sessions=SessionManager(store), finished=[]) as site:
+            assert (await site.browser().get(f"/{page}")).code == 503
+        assert store.calls == 1
+
+    async def test_a_logger_that_fails_does_not_keep_the_client_waiting(self, gate):
+        class Logs(SessionMixin, RequestHandler):
+            def get(self):
+                self.session.here = True
+
+            def log_exception(self, *args):
+                raise ValueError("no more paper")
+
+        gate.error = OSError("disk full")
+        gate.open.set()
+        async with serve([("/", Logs)], sessions=SessionManager(gate)) as site:
+            assert (await site.browser().get()).code == 503
+
+    async def test_a_failure_after_a_rotation_still_gives_the_new_cookie(self, gate):
+        class Login(SessionMixin, RequestHandler):
+            async def post(self):
+                (await self.session).user = "alice"
+                await self.rotate_session_id()
+                gate.error = OSError("disk full")
+                self.session.last_login = "now"
+
+        gate.open.set()
+        async with serve([("/", Login), (r"/(\w+)", WithSession)], sessions=SessionManager(gate), finished=[]) as site:
+            browser = site.browser()
+            await browser.get("/write")
+            assert (await browser.post()).code == 503
+            (id,) = gate.memory._rows
+            assert id == id_of_secret(browser.secret)
+
+    async def test_a_response_does_not_wait_for_what_others_change_after_it(self, gate):
+        class Restless(SessionMixin, RequestHandler):
+            async def get(self):
+                session = await self.session
+                session.times = 0
+                self.tasks = asyncio.create_task(self.change(session))
+
+            async def change(self, session):
+                while not gone.is_set():
+                    session.times += 1
+                    await asyncio.sleep(0)
+
+        gone = asyncio.Event()
+        gate.open.set()
+        async with serve([("/", Restless)], sessions=SessionManager(gate)) as site:
+            async with asyncio.timeout(5):
+                assert (await site.browser().get()).code == 200
+            gone.set()
 
     async def test_a_save_that_fails_after_the_headers_breaks_the_response_off(self, site, gate):
         class Late(SessionMixin, RequestHandler):
@@ -408,8 +603,8 @@ class TestHolding:
         assert len(gate.memory._rows) == 1
 
 
-def test_tornado_still_has_the_two_private_names_that_the_mixin_uses():
-    """`_finished` says that a held response is as good as sent, `_headers` whether the handler set Cache-Control."""
+def test_tornado_still_has_the_private_names_that_the_mixin_uses():
+    """Two say that a held response is as good as sent, `_headers` says whether the handler set Cache-Control."""
 
     class Connection:
         def set_close_callback(self, callback):
@@ -423,5 +618,6 @@ def test_tornado_still_has_the_two_private_names_that_the_mixin_uses():
 
     handler = RequestHandler(Application(), Request())
     assert handler._finished is False
+    assert handler._headers_written is False
     handler.set_header("Cache-Control", "no-store")
     assert "Cache-Control" in handler._headers

@@ -134,14 +134,13 @@ class Document(Protocol):
 class ChangeSet:
     """Listens to the mutations of one session. Every method is called before the data are changed.
 
-    :arg on_change: called at the first mutation after each `take`. It may raise, and then the mutation does not happen.
+    :arg on_change: called at every mutation. It may raise, and then the mutation does not happen.
     """
 
-    __slots__ = ("_announced", "_on_change", "_pending")
+    __slots__ = ("_on_change", "_pending")
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
-        self._announced = False
         self._pending: dict[Path, _Pending] = {}
 
     def __bool__(self) -> bool:
@@ -149,7 +148,7 @@ class ChangeSet:
 
     def assigned(self, path: Path, old: Any, new: Any) -> None:
         """Notes that *new* takes the place of *old* (`MISSING`: of nothing)."""
-        self._announce()
+        self._on_change()
         if self._is_covered(path):
             return
         original = self._original(path, old)
@@ -161,7 +160,7 @@ class ChangeSet:
 
     def deleted(self, path: Path, old: Any) -> None:
         """Notes that *old* is removed."""
-        self._announce()
+        self._on_change()
         if self._is_covered(path):
             return
         original = self._original(path, old)
@@ -176,7 +175,7 @@ class ChangeSet:
         pending = self._pending.get(path)
         if (pending and pending.kind is not _Kind.INC) or (read is None) is not (old is MISSING):
             return self.assigned(path, old, new)
-        self._announce()
+        self._on_change()
         if self._is_covered(path):
             return None
         original = pending.original if pending else old
@@ -196,7 +195,7 @@ class ChangeSet:
 
     def appended(self, path: Path, count: int) -> None:
         """Notes that the list at *path* gets *count* more items at its end."""
-        self._announce()
+        self._on_change()
         if self._is_covered(path):
             return
         pending = self._pending.get(path)
@@ -207,7 +206,7 @@ class ChangeSet:
 
     def rewritten(self, path: Path) -> None:
         """Notes that the list or dict at *path* changes in a way that only sending it whole can tell."""
-        self._announce()
+        self._on_change()
         if self._is_covered(path):
             return
         original = self._original(path, _UNKNOWN)
@@ -222,7 +221,7 @@ class ChangeSet:
         kind = _NEUTRAL.get(type(default)) if not default else None
         if kind is None or path in self._pending:
             return self.assigned(path, MISSING, default)
-        self._announce()
+        self._on_change()
         if not self._is_covered(path):
             self._pending[path] = _Pending(kind, MISSING, default if kind is _Kind.INC else 0)
         return None
@@ -235,7 +234,6 @@ class ChangeSet:
     def clear(self) -> None:
         """Drops everything that is noted."""
         self._pending.clear()
-        self._announced = False
 
     def take(self, document: Document) -> Changes:
         """Returns what has been noted and starts anew."""
@@ -250,11 +248,6 @@ class ChangeSet:
                 ops[path] = Set({})
         self.clear()
         return Changes(ops, frozenset(created))
-
-    def _announce(self) -> None:
-        if not self._announced:
-            self._on_change()
-            self._announced = True
 
     def _is_covered(self, path: Path) -> bool:
         """Tells whether a container above *path*, or a list at it, is to be sent whole anyway."""

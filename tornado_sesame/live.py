@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .cookie import id_of_secret, new_secret
 from .document import Content, Session
-from .errors import SessionStoreError
+from .errors import SessionError, SessionStoreError
 from .stores import Conflict, Outcome, SaveResult, SessionRecord, SessionWrite
 
 if TYPE_CHECKING:
@@ -20,39 +20,53 @@ __all__ = ["LiveSession"]
 
 logger = logging.getLogger("tornado_sesame")
 
+Saved = asyncio.Future[SessionStoreError | None]
+
 
 class LiveSession:
     """What stands between a handler's `Session` and the store.
 
     :arg manager: whose settings and coalescers it uses.
     :arg secret: what the client's cookie says, or None.
-    :arg claim: called before a session that is not in the store yet is changed; raises when it is too late to give the
-        client a cookie.
     """
 
     __slots__ = (
-        "_claim",
         "_content",
         "_created",
+        "_expires",
+        "_following",
         "_id",
         "_is_destroyed",
-        "_manager",
+        "_is_moving",
+        "_is_renewed",
+        "_is_taken",
         "_saving",
         "_secret",
         "_sent",
+        "_turn",
         "_unsent",
+        "headers_sent",
+        "manager",
     )
 
-    def __init__(self, manager: "SessionManager", secret: str | None, claim: Callable[[], None]) -> None:
-        self._manager = manager
-        self._claim = claim
+    def __init__(self, manager: "SessionManager", secret: str | None) -> None:
+        self.manager = manager
+        self.headers_sent = False
+        """To be set when the response's headers are sent: the client can get no cookie any more."""
+
         self._content = Content(self._on_change, self._on_await)
         self._secret = self._sent = secret  # what it has now, and what the client knows
         self._id = id_of_secret(secret) if secret else None
         self._created: datetime | None = None  # None while it is not stored
+        self._expires: datetime | None = None
+        self._is_renewed = False  # whether it lives longer from now on, and so must the cookie
         self._is_destroyed = False
+        self._is_moving = False  # from one id to another or to none; saves wait meanwhile
+        self._turn: asyncio.Lock | None = None  # for those who move or reload it
         self._unsent: SessionWrite | None = None  # taken from the change set and not known to be saved
-        self._saving: asyncio.Future[Exception | None] | None = None
+        self._saving: Saved | None = None  # the save that waits or is under way,
+        self._is_taken = False  # whether it has left with what was changed,
+        self._following: Saved | None = None  # and the one that somebody waits for after it
 
     @property
     def session(self) -> Session:
@@ -60,26 +74,31 @@ class LiveSession:
 
     @property
     def id(self) -> str | None:
-        """The id under which it is stored or will be; None when there is nothing to store."""
+        """The id under which it is stored or will be; None when there is nothing to store, or it is not loaded."""
         return self._id if self._created or self.is_unsaved else None
 
     @property
     def is_unsaved(self) -> bool:
         """Whether there are changes that the store has not confirmed."""
-        return bool(self._is_saving or self._unsent or self._content.changes)
+        return bool(self._content.changes or (self._unsent and self._unsent.changes))
 
     def cookie_header(self, *, https: bool) -> str | None:
         """Returns the ``Set-Cookie`` header that the response needs; None when the client already has what it needs.
 
         It counts as given to the client from then on.
         """
-        cookie = self._manager.cookie
+        cookie = self.manager.cookie
         if self.id is None:
             return cookie.delete_header(https=https) if self._is_destroyed and self._sent else None
-        if self._secret is None or self._secret == self._sent:
+        if self._secret is None or (self._secret == self._sent and not self._is_renewed):
             return None
         self._sent = self._secret
-        return cookie.set_header(self._secret, https=https, lifetime=self._manager.idle_timeout)
+        return cookie.set_header(self._secret, https=https, lifetime=self.manager.idle_timeout)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the store is known to have it."""
+        return self._created is not None
 
     def replace(self, data: Any) -> None:
         """Makes *data* the content; see `Content.replace`."""
@@ -95,7 +114,7 @@ class LiveSession:
         :raises SessionStoreError: when the store fails.
         """
         if not self._content.is_loaded:
-            record = await self._manager.load(self._id) if self._id else None
+            record = await self.manager.load(self._id) if self._id else None
             if not self._content.is_loaded:  # by another await meanwhile
                 self._open(record)
 
@@ -104,19 +123,31 @@ class LiveSession:
 
         :raises SessionStoreError: when the store fails.
         """
-        await self.save()
-        self._open(await self._manager.load(self._id) if self._id else None)
+        async with self._in_turn():
+            while True:
+                await self.save()
+                record = await self.manager.load(self._id) if self._id else None
+                if not self.is_unsaved:  # else something was changed meanwhile, which must not be overwritten
+                    self._open(record)
+                    return
+
+    def saved(self) -> Saved:
+        """Returns the future of the save that includes all that was changed until now: its error, or None."""
+        if self._saving is None:
+            return self._submit()
+        if not self._is_taken:
+            return self._saving
+        if self._following is None:
+            self._following = asyncio.get_running_loop().create_future()
+        return self._following
 
     async def save(self) -> None:
         """Returns when everything that was changed before is saved.
 
         :raises SessionStoreError: when that failed. The changes are kept and go out with the next save.
         """
-        while self.is_unsaved:
-            try:
-                error = await asyncio.shield(self._submit())
-            except TimeoutError as late:
-                raise self._manager.failure("save", self._id, late) from late
+        if self.is_unsaved:
+            error = await asyncio.shield(self.saved())
             if error is not None:
                 raise error
 
@@ -125,56 +156,74 @@ class LiveSession:
 
         :raises SessionStoreError: when the store fails.
         """
-        self._content.changes.clear()
-        self._unsent = None
-        if self._created is None and self._saving is not None and self._is_saving:
-            await asyncio.wait([self._saving])  # an insert on its way must not arrive after the delete
-        if self._id is not None:
-            await self._manager.delete(self._id)
-        self._start_anew()
-        self._is_destroyed = True
+        async with self._in_turn():
+            self._is_moving = True
+            try:
+                self._content.changes.clear()
+                self._unsent = None
+                if self._created is None and self._saving is not None:
+                    await asyncio.wait([self._saving])  # an insert under way must not arrive after the delete
+                if self._id is not None:
+                    await self.manager.delete(self._id)
+                self._start_anew()
+                self._is_destroyed = True
+            finally:
+                self._is_moving = False
 
     async def rotate(self) -> None:
         """Moves what is stored to a new id with a new secret. The old ones are dead when this returns.
 
-        :raises SessionStoreError: when the store fails. The old id may be dead then, and the session with it.
+        :raises SessionError: when the response's headers are sent.
+        :raises SessionStoreError: when the store fails. Then the session is where it was; or, if it was lost between
+            its removal and its return, gone, and the old id is dead all the same.
         """
-        await self.load()
-        await self.save()
-        if self._id is None or self._created is None:
-            return  # nothing is stored, and what will be gets a secret that nobody knows yet
-        self._claim()
-        old = self._id
-        # Expired, the old id takes no more writes, so none can be acknowledged and then be missing in the copy.
-        record = await self._manager.retire(old)
+        async with self._in_turn():
+            await self.load()
+            if self._secret is None or self._secret != self._sent:
+                return  # nobody has the secret yet
+            self._check_cookie_can_be_set()
+            await self.save()
+            self._is_moving = True
+            try:
+                await self._move()
+            finally:
+                self._is_moving = False
+            if self.is_unsaved:
+                self.saved()
+
+    async def _move(self) -> None:
+        record = await self.manager.pop(self._id) if self._id else None
         if record is None:
             self._start_anew()
             return
         secret = new_secret()
+        id = id_of_secret(secret)
         try:
-            await self._manager.insert(replace(record, id=id_of_secret(secret)))
+            self._expires = await self.manager.insert(replace(record, id=id))
         except SessionStoreError:
             self._start_anew()
             self._is_destroyed = True
             raise
-        self._secret, self._id = secret, id_of_secret(secret)
-        await self._manager.delete(old)
+        self._secret, self._id = secret, id
 
     # The coalescer's side
 
     def take(self, now: datetime) -> SessionWrite | None:
         """Returns what is to be saved, or None when there is nothing. Tell `settle` how it ended."""
+        self._is_taken = True
+        if self._is_moving or self._id is None:
+            return None
         if self._unsent is not None:
-            self._unsent = replace(self._unsent, is_repeated=True)
             return self._unsent
         changes = self._content.take_changes() if self._created else self._content.take_all()
-        if not changes or self._id is None:
+        is_due = self._expires is None or self.manager.is_renewal_due(self._expires, now)
+        if not changes and not (self._created and is_due):
             return None
         self._unsent = SessionWrite(
             id=self._id,
             changes=changes,
             updated=now,
-            expires=now + self._manager.idle_timeout,
+            expires=now + self.manager.idle_timeout if is_due else None,
             token=os.urandom(8),
             created=None if self._created else now,
         )
@@ -191,10 +240,13 @@ class LiveSession:
             self._unsent = replace(write, changes=write.changes.resolved(whole))
             return self._unsent
         if isinstance(result, Exception):
+            if not write.changes:
+                self._unsent = None
             return None
-        if result is Outcome.GONE:
+        if result is Outcome.GONE and write.changes:
             logger.info("dropped a late write to session %s, which was destroyed, rotated or has expired", write.id)
         self._created = self._created or write.created
+        self._expires = write.expires or self._expires
         self._unsent = None
         return None
 
@@ -202,42 +254,58 @@ class LiveSession:
 
     def _on_change(self) -> None:
         if self._secret is None or self._secret != self._sent:
-            self._claim()
+            self._check_cookie_can_be_set()
         if self._secret is None:
             self._secret = new_secret()
             self._id = id_of_secret(self._secret)
-        self._submit()
+        if self._saving is None and not self._is_moving:
+            self._submit()
 
     def _on_await(self) -> Generator[Any, Any, None]:
         return self.load().__await__()
 
+    def _check_cookie_can_be_set(self) -> None:
+        if self.headers_sent:
+            raise SessionError(
+                "the response's headers are sent, so the client cannot get the cookie of a new session: "
+                "put something into the session before flush() or the WebSocket's handshake"
+            )
+
+    def _in_turn(self) -> asyncio.Lock:
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        return self._turn
+
     def _open(self, record: SessionRecord | None) -> None:
         if record is None:
             self._start_anew()  # an id that the store does not know is not adopted
-        else:
-            self._created = record.created
-            self._content.open(record.data)
+            return
+        self._created = record.created
+        self._expires = record.expires
+        self._content.open(record.data)
+        if self.manager.is_renewal_due(record.expires):
+            self._is_renewed = self.manager.cookie.persistent
+            self.saved()
 
     def _start_anew(self) -> None:
-        self._id = self._secret = self._created = self._unsent = None
+        self._id = self._secret = self._created = self._expires = self._unsent = None
         self._content.open({})
 
-    @property
-    def _is_saving(self) -> bool:
-        # A future calls back a little after it is done, so what the callback does must not be waited for here.
-        return self._saving is not None and not self._saving.done()
-
-    def _submit(self) -> "asyncio.Future[Exception | None]":
-        if self._saving is None or self._saving.done():
-            self._saving = self._manager.saves.submit(self)
-            self._saving.add_done_callback(self._on_answer)
+    def _submit(self, saved: Saved | None = None) -> Saved:
+        self._saving = saved or asyncio.get_running_loop().create_future()
+        self.manager.saves.submit(self).add_done_callback(self._on_answer)
         return self._saving
 
-    def _on_answer(self, future: "asyncio.Future[Exception | None]") -> None:
-        if future.cancelled():
-            return
-        error = future.exception() or future.result()
+    def _on_answer(self, answer: "asyncio.Future[Exception | None]") -> None:
+        saving, following = self._saving, self._following
+        self._saving = self._following = None
+        self._is_taken = False
+        error = self.manager.save_failure(self._id, answer)
         if error is not None:
-            logger.warning("session %s is not saved: %s", self._id, error)
-        elif self.is_unsaved:  # by changes that were made during the save
-            self._submit()
+            logger.warning("%s", error.log_message)
+            if following is not None:
+                following.set_result(error)
+        elif following is not None or (self.is_unsaved and not self._is_moving):
+            self._submit(following)
+        if saving is not None:
+            saving.set_result(error)

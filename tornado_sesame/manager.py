@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from .coalescer import Coalescer
 from .cookie import SessionCookie
 from .errors import SessionStoreError
 from .live import LiveSession
-from .stores import MemoryStore, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
+from .stores import MemoryStore, SaveResult, SessionRecord, SessionStore, SessionWrite
 from .values import plain
 
 __all__ = ["SessionManager", "SessionStats"]
@@ -46,7 +46,9 @@ class SessionManager:
 
     :arg store: where sessions are kept; by default a `MemoryStore`, which forgets them when the process ends.
     :arg cookie: the cookie's name and attributes.
-    :arg idle_timeout: how long a session lives after its last save.
+    :arg idle_timeout: how long a session lives after its last use.
+    :arg touch_interval: how much of *idle_timeout* must have passed before a use extends the session, and with it the
+        cookie; so one that is only read is written once in this time. By default a twentieth of *idle_timeout*.
     :arg wait_for_save: holds each response until the changes its handler made are saved, and answers with a 503 when
         they cannot be. False sends responses at once and logs failed saves; a client that is faster than the save then
         finds its session as it was before, and a new one not at all.
@@ -60,6 +62,7 @@ class SessionManager:
         *,
         cookie: SessionCookie = SessionCookie(),
         idle_timeout: timedelta = timedelta(days=14),
+        touch_interval: timedelta | None = None,
         wait_for_save: bool = True,
         timeout: float = 10.0,
     ) -> None:
@@ -75,21 +78,28 @@ class SessionManager:
             raise TypeError(f"idle_timeout must be a datetime.timedelta, not a {type(idle_timeout).__name__}")
         if idle_timeout < timedelta(seconds=1):
             raise ValueError(f"idle_timeout={idle_timeout!r}: must be at least a second")
+        if touch_interval is None:
+            touch_interval = idle_timeout / 20
+        if not isinstance(touch_interval, timedelta):
+            raise TypeError(f"touch_interval must be a datetime.timedelta, not a {type(touch_interval).__name__}")
+        if not timedelta(0) <= touch_interval < idle_timeout:
+            raise ValueError(f"touch_interval={touch_interval!r}: must be shorter than idle_timeout")
         if not timeout > 0:
             raise ValueError(f"timeout={timeout!r}: must be a positive number of seconds")
         self.store = store
         store.timeout = timeout
         self.cookie = cookie
         self.idle_timeout = idle_timeout
+        self.touch_interval = touch_interval
         self.wait_for_save = wait_for_save
         self.timeout = timeout
         self.stats = SessionStats()
         self.loads: Coalescer[str, SessionRecord | Exception | None] = Coalescer(self._load_batch, timeout=timeout)
         self.saves: Coalescer[LiveSession, Exception | None] = Coalescer(self._save_batch, timeout=timeout)
 
-    def open(self, secret: str | None, claim: Callable[[], None]) -> LiveSession:
+    def open(self, secret: str | None) -> LiveSession:
         """Returns the session of a request whose cookie carries *secret*; see `LiveSession`."""
-        return LiveSession(self, secret, claim)
+        return LiveSession(self, secret)
 
     async def destroy(self, session_id: str) -> None:
         """Deletes the session with this id (see `SessionMixin.session_id`), wherever it is in use.
@@ -114,47 +124,49 @@ class SessionManager:
                 raise record
         except Exception as error:
             self.stats.failures += 1
-            raise self.failure("load", id, error) from error
+            failure = self.failure("load", id, error)
+            raise failure from failure.__cause__
         return None if record is None or record.expires <= now() else record
 
     async def delete(self, id: str) -> None:
         """Deletes the stored session."""
         await self._call("delete", id, self.store.delete([id]))
 
-    async def retire(self, id: str) -> SessionRecord | None:
-        """Makes the stored session expire, and returns it as it was last; None when it is gone already."""
+    async def pop(self, id: str) -> SessionRecord | None:
+        """Deletes the stored session and returns it as it was last; None when it was not valid."""
+        record = await self._call("rotate", id, self.store.pop(id))
+        return None if record is None or record.expires <= now() else record
+
+    async def insert(self, record: SessionRecord) -> datetime:
+        """Stores *record* as used now, and returns when it will expire."""
         moment = now()
-        write = SessionWrite(id=id, changes=Changes(), updated=moment, expires=moment, token=b"")
-        if await self._save_one(write) is Outcome.GONE:
-            return None
-        record = (await self._call("load", id, self.store.load([id]))).get(id)
-        if isinstance(record, Exception):
-            raise self.failure("load", id, record) from record
-        return record
-
-    async def insert(self, record: SessionRecord) -> None:
-        """Stores *record*, which expires as if it had been saved now."""
-        moment = now()
-        await self._save_one(
-            SessionWrite(
-                id=record.id,
-                changes=Changes({(): Set(record.data)}),
-                updated=moment,
-                expires=moment + self.idle_timeout,
-                token=b"",
-                created=record.created,
-            )
-        )
-
-    def failure(self, action: str, id: str | None, error: Exception) -> SessionStoreError:
-        """Returns the error that tells users that the store failed with *error*."""
-        return SessionStoreError(f"could not {action} session {id}: {type(error).__name__}: {error}")
-
-    async def _save_one(self, write: SessionWrite) -> SaveResult:
-        (result,) = await self._call("save", write.id, self.store.save([write]))
+        expires = moment + self.idle_timeout
+        changes = Changes({(): Set(record.data)})
+        write = SessionWrite(record.id, changes, moment, expires, token=b"", created=record.created)
+        (result,) = await self._call("save", record.id, self.store.save([write]))
         if isinstance(result, Exception):
-            raise self.failure("save", write.id, result) from result
-        return result
+            raise self.failure("save", record.id, result)
+        return expires
+
+    def is_renewal_due(self, expires: datetime, moment: datetime | None = None) -> bool:
+        """Tells whether a session that expires then is to live longer when it is used now."""
+        return expires - (moment or now()) <= self.idle_timeout - self.touch_interval
+
+    def save_failure(self, id: str | None, answer: "asyncio.Future[Exception | None]") -> SessionStoreError | None:
+        """Returns what went wrong with a save that `saves` has answered; None when it was done."""
+        if answer.cancelled():
+            return SessionStoreError(f"could not save session {id}: the server is shutting down")
+        error = answer.exception() or answer.result()
+        return self.failure("save", id, error) if error else None
+
+    def failure(self, action: str, id: str | None, error: BaseException) -> SessionStoreError:
+        """Returns the error that tells users that the store failed with *error*."""
+        reason, cause = f"{type(error).__name__}: {error}", error
+        if isinstance(error, SessionStoreError):
+            reason, cause = error.log_message or "", error.__cause__ or error
+        failure = SessionStoreError(f"could not {action} session {id}: {reason}")
+        failure.__cause__ = cause
+        return failure
 
     async def _call(self, action: str, id: str, call: Awaitable[T]) -> T:
         self.stats.commands += 1
@@ -163,7 +175,8 @@ class SessionManager:
                 return await call
         except Exception as error:
             self.stats.failures += 1
-            raise self.failure(action, id, error) from error
+            failure = self.failure(action, id, error)
+            raise failure from failure.__cause__
 
     async def _load_batch(self, ids: list[str]) -> Sequence[SessionRecord | Exception | None]:
         unique = dict.fromkeys(ids)
@@ -193,13 +206,12 @@ class SessionManager:
             for (index, write), result in zip(todo.items(), results, strict=True):
                 if isinstance(result, Exception):
                     self.stats.failures += 1
-                    errors[index] = failure = self.failure("save", write.id, result)
-                    failure.__cause__ = result
-                elif again := sessions[index].settle(write, result):
+                    errors[index] = result
+                if again := sessions[index].settle(write, result):
                     unresolved[index] = again
             todo = unresolved
-        for index, write in todo.items():
-            errors[index] = SessionStoreError(f"could not save session {write.id}: its shape changes all the time")
+        for index in todo:
+            errors[index] = SessionStoreError("other requests change its shape all the time")
         return errors
 
     async def _results(self, writes: list[SessionWrite]) -> Sequence[SaveResult]:

@@ -1,22 +1,24 @@
 """`SessionMixin`: what a request handler sees of its session."""
 
-import asyncio
 import inspect
-from collections.abc import Awaitable, Coroutine, Mapping
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from tornado.concurrent import chain_future, future_set_exception_unless_cancelled
 from tornado.gen import is_coroutine_function
-from tornado.web import HTTPError
+from tornado.log import app_log
+from tornado.web import Finish, HTTPError, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from .document import Session
-from .errors import SessionError, SessionStoreError
-from .live import LiveSession
+from .errors import SessionStoreError
+from .live import LiveSession, Saved
 from .manager import SessionManager
 
 if TYPE_CHECKING:
-    from tornado.web import RequestHandler as _Handler
+    _Handler = RequestHandler
 else:
     _Handler = object
 
@@ -45,8 +47,7 @@ class SessionMixin(_Handler):
         self._session_is_empty = False  # known without a query: the client has no cookie
         self._session_is_used = False
         self._session_headers_sent = False
-        self._session_error: SessionStoreError | None = None
-        self._session_flush: asyncio.Future[None] | None = None
+        self._session_has_failed = False
         super().__init__(*args, **kwargs)
 
     @property
@@ -124,43 +125,46 @@ class SessionMixin(_Handler):
 
     def prepare(self) -> Awaitable[None] | None:
         prepared = super().prepare()
-        if not self._session_should_load():
+        if self._finished or not self._session_should_load():
             return prepared
-        if self._session_secret() is None:
+        secret = self._session_secret()
+        if secret is None:
             self._session_is_empty = True
             return prepared
-        return self._session_prepare(prepared)
+        self._session_live = live = self.session_manager.open(secret)
+        return live.load() if prepared is None else self._session_load_after(prepared)
 
-    def flush(self, include_footers: bool = False) -> "asyncio.Future[None]":
+    def flush(self, include_footers: bool = False) -> Future[None]:
         if not self._session_headers_sent:
             if not include_footers and self._session_must_wait():
-                if self._session_flush is None:
-                    self._session_flush = _watched(self._session_flush_saved())
-                return self._session_flush
+                return self._session_hold(self._session_flush_held)
             self._session_add_headers()
         return super().flush(include_footers)
 
-    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
         if self._finished or not self._session_must_wait():
             return super().finish(chunk)
         if chunk is not None:
             self.write(chunk)
-        # From here on Tornado must treat the request as finished: a second finish() or a write() is an error, and an
-        # exception in the handler can only be logged. There is no public way to say so.
-        self._finished = True
-        return _watched(self._session_finish_saved())
+        # From here on Tornado must treat the request as answered, as it does after its own finish(): a second one, a
+        # write() or a redirect() is an error, send_error() is ignored, and nothing more of an upload is delivered.
+        # There is no public way to say so.
+        self._finished = self._headers_written = True
+        self.data_received = _ignore  # type: ignore[method-assign]
+        return self._session_hold(self._session_finish_held)
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         exc_info = kwargs.get("exc_info")
         if exc_info and isinstance(exc_info[1], SessionStoreError):
-            self._session_error = exc_info[1]  # not to be tried again for the error page
+            self._session_has_failed = True
         super().send_error(status_code, **kwargs)
 
     def _session_opened(self) -> LiveSession:
         live = self._session_live
         if live is None:
-            live = self.session_manager.open(self._session_secret(), self._session_claim)
-            self._session_live = live
+            secret = None if self._session_is_empty else self._session_secret()
+            self._session_live = live = self.session_manager.open(secret)
+            live.headers_sent = self._session_headers_sent
             if self._session_is_empty:
                 live.open_empty()
         return live
@@ -168,83 +172,99 @@ class SessionMixin(_Handler):
     def _session_secret(self) -> str | None:
         return self.session_manager.cookie.secret_in(self.request.headers.get("Cookie"))
 
-    def _session_claim(self) -> None:
-        if self._session_headers_sent:
-            raise SessionError(
-                "the response's headers are sent, so the client cannot get the cookie of a new session: "
-                "put something into the session before flush() or the WebSocket's handshake"
-            )
-
     def _session_should_load(self) -> bool:
         if self.session_autoload is not None:
             return self.session_autoload
         if isinstance(self, WebSocketHandler):
             return not (_can_await(type(self).open) and _can_await(type(self).on_message))
-        return not _can_await(getattr(type(self), (self.request.method or "get").lower()))
+        verb = (self.request.method or "get").lower()
+        method = getattr(type(self), verb)
+        return not _can_await(method) and method is not getattr(RequestHandler, verb, None)
 
-    async def _session_prepare(self, prepared: Awaitable[None] | None) -> None:
-        if prepared is not None:
-            await prepared
-        await self._session_opened().load()
+    async def _session_load_after(self, prepared: Awaitable[None]) -> None:
+        await prepared
+        if not self._finished:
+            await self._session_opened().load()
 
     def _session_must_wait(self) -> bool:
         live = self._session_live
-        if live is None or not live.is_unsaved or self._session_error is not None:
+        if live is None or not live.is_unsaved or self._session_has_failed:
             return False
         # A WebSocket's handshake takes over the connection right after finish(), which therefore cannot wait.
-        return self.session_manager.wait_for_save and self.get_status() != 101
+        return live.manager.wait_for_save and self.get_status() != 101
+
+    def _session_hold(self, send: Callable[[SessionStoreError | None], Future[None]]) -> Future[None]:
+        """Calls *send* when what is changed by now is saved, or with the error; returns the future of what it sends.
+
+        When that fails, the client has been told by then, so all that is left for a handler that awaits the future is
+        to end: it gets a `Finish`.
+        """
+        sent: Future[None] = Future()
+        sent.add_done_callback(lambda sent: sent.cancelled() or sent.exception())  # as nobody needs to await it
+
+        def on_saved(saved: Saved) -> None:
+            try:
+                chain_future(send(saved.result()), sent)
+            except Finish as ended:
+                future_set_exception_unless_cancelled(sent, ended)
+            except Exception as error:
+                self._session_fail(error)
+                future_set_exception_unless_cancelled(sent, Finish())
+
+        self._session_opened().saved().add_done_callback(on_saved)
+        return sent
+
+    def _session_flush_held(self, error: SessionStoreError | None) -> Future[None]:
+        if error is not None:
+            raise Finish if self._finished else error  # finish() has been called meanwhile, and fails by itself
+        if not self._session_headers_sent:
+            self._headers_written = False
+            self._session_add_headers()
+        return super().flush()
+
+    def _session_finish_held(self, error: SessionStoreError | None) -> Future[None]:
+        self._finished = False
+        self._headers_written = self._session_headers_sent
+        if error is not None:
+            raise error
+        return super().finish()
+
+    def _session_fail(self, error: Exception) -> None:
+        """Answers with an error in place of the response that was held, as Tornado does for a handler's exception."""
+        self._session_has_failed = True
+        try:
+            self.log_exception(type(error), error, error.__traceback__)
+        except Exception:
+            app_log.exception("Error in exception logger")
+        if self._finished:
+            return  # the error came after the response, from on_finish()
+        if self._session_headers_sent and self.request.connection is not None:
+            # The response has begun, so all that can tell the client that it is no success is to break it off.
+            self.request.connection.close()  # type: ignore[attr-defined]
+        status = error.status_code if isinstance(error, HTTPError) else 500
+        self.send_error(status, exc_info=(type(error), error, error.__traceback__))
 
     def _session_add_headers(self) -> None:
         self._session_headers_sent = True
         live = self._session_live
         if live is None:
             return
+        live.headers_sent = True
         if self._session_is_used:
             self.add_header("Vary", "Cookie")
-        cookie = None if self._session_error else live.cookie_header(https=self.request.protocol == "https")
+        if self._session_has_failed and live.is_unsaved and not live.is_stored:
+            return  # the cookie would open nothing
+        cookie = live.cookie_header(https=self.request.protocol == "https")
         if cookie is not None:
             self.add_header("Set-Cookie", cookie)
             if "Cache-Control" not in self._headers:  # which has no public reader
                 self.set_header("Cache-Control", "no-store")
 
-    async def _session_flush_saved(self) -> None:
-        await self._session_opened().save()
-        if not self._session_headers_sent:
-            self._session_add_headers()
-            await super().flush()
 
-    async def _session_finish_saved(self) -> None:
-        try:
-            if self._session_flush is not None:
-                await asyncio.wait([self._session_flush])
-            await self._session_opened().save()
-            self._finished = False
-            sent = super().finish()
-        except Exception as error:
-            self._finished = False
-            self._session_fail(error)
-            raise
-        await sent
-
-    def _session_fail(self, error: Exception) -> None:
-        """Answers with an error in place of the response that was held, as Tornado does for a handler's exception."""
-        self.log_exception(type(error), error, error.__traceback__)
-        if self._session_headers_sent and self.request.connection is not None:
-            # The response has begun, so all that can tell the client that it is no success is to break it off.
-            self.request.connection.close()  # type: ignore[attr-defined]
-        self.send_error(
-            error.status_code if isinstance(error, HTTPError) else 500,
-            exc_info=(type(error), error, error.__traceback__),
-        )
+def _ignore(chunk: bytes) -> None:
+    pass
 
 
 @lru_cache(maxsize=1024)
 def _can_await(method: Any) -> bool:
     return inspect.iscoroutinefunction(method) or is_coroutine_function(method)
-
-
-def _watched(coroutine: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
-    """Runs *coroutine*; an exception that nobody awaits was logged where it happened."""
-    task = asyncio.ensure_future(coroutine)
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return task

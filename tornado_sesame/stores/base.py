@@ -35,20 +35,19 @@ class SessionWrite:
     :arg id: of the session.
     :arg changes: what to do to the stored data; for an insert, to ``{}``.
     :arg updated: the time of the save. A stored session that expired by then counts as absent.
-    :arg expires: when the session will expire.
+    :arg expires: when the session will expire; None leaves that as it is.
     :arg created: set for a session that is new and to be inserted, None for one that exists and is to be updated.
-    :arg token: a few bytes that no other write has.
-    :arg is_repeated: True when this very write was given to the store before, and may have been carried out although it
-        failed then. A store where that can be recognizes it by the token and does not do it twice.
+    :arg token: a few bytes that no other write has. A write that failed may be given to the store again, also while the
+        first attempt is still on its way. A store that may have carried out what it reported as failed recognizes it by
+        the token, and does not do twice what is not `Changes.is_repeatable`.
     """
 
     id: str
     changes: Changes
     updated: datetime
-    expires: datetime
+    expires: datetime | None
     token: bytes
     created: datetime | None = None
-    is_repeated: bool = False
 
 
 class Outcome(enum.Enum):
@@ -77,7 +76,7 @@ class SessionStore(ABC):
 
     The manager calls a store with the sessions of all requests that wait at the moment, and may do so several times at
     once. A method that raises has failed for all of them; the requests are answered with a 503. It does not need to
-    retry or log: the manager does.
+    retry or log: the manager does. The texts of exceptions go to the log and must not contain values from sessions.
     """
 
     timeout: float = 10.0
@@ -100,6 +99,13 @@ class SessionStore(ABC):
         ``updated``), and never brings one back: else the result is `Outcome.GONE`. An insert of an id that exists is
         the repetition of one that succeeded, and is `Outcome.SAVED`. A write that cannot be done gives its exception
         and leaves the others alone.
+        """
+
+    @abstractmethod
+    async def pop(self, id: str) -> SessionRecord | None:
+        """Deletes a session and returns it as it was last, atomically; None when it does not exist.
+
+        What was saved before is in it, and what is saved after finds nothing (`Outcome.GONE`).
         """
 
     @abstractmethod

@@ -33,6 +33,10 @@ class MemoryStore(SessionStore):
     async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
         return [self._save(write) for write in writes]
 
+    async def pop(self, id: str) -> SessionRecord | None:
+        row = self._rows.pop(id, None)
+        return None if row is None else row.record(id)
+
     async def delete(self, ids: Sequence[str]) -> None:
         for id in ids:
             self._rows.pop(id, None)
@@ -41,14 +45,14 @@ class MemoryStore(SessionStore):
         row = self._rows.get(write.id)
         if write.created is not None:
             if row is None:
-                self._put(write, _Row.of(write.changes.apply({}), write.created, write))
+                self._put(write, _Row.of(write.changes.apply({}), write.created, write, write.updated))
             return Outcome.SAVED
         if row is None or row.expires <= write.updated:
             return Outcome.GONE
         data = decode(row.data, CODEC_OPTIONS)
         if fields := write.changes.conflicts(data):
             return Conflict(frozenset(fields))
-        self._put(write, _Row.of(write.changes.apply(data), row.created, write))
+        self._put(write, _Row.of(write.changes.apply(data), row.created, write, row.expires))
         return Outcome.SAVED
 
     def _put(self, write: SessionWrite, row: "_Row") -> None:
@@ -66,8 +70,8 @@ class _Row:
     expires: datetime
 
     @classmethod
-    def of(cls, data: dict[str, object], created: datetime, write: SessionWrite) -> "_Row":
-        return cls(encode(data, codec_options=CODEC_OPTIONS), created, write.updated, write.expires)
+    def of(cls, data: dict[str, object], created: datetime, write: SessionWrite, expires: datetime) -> "_Row":
+        return cls(encode(data, codec_options=CODEC_OPTIONS), created, write.updated, write.expires or expires)
 
     def record(self, id: str) -> SessionRecord:
         return SessionRecord(id, decode(self.data, CODEC_OPTIONS), self.created, self.updated, self.expires)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pymongo
@@ -13,7 +12,14 @@ from motor.core import AgnosticCollection
 from pymongo import ASCENDING, IndexModel, InsertOne, ReadPreference, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, DocumentTooLarge, DuplicateKeyError, PyMongoError, WriteError
+from pymongo.errors import (
+    BulkWriteError,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+    WriteError,
+)
 
 from ..changes import Inc, Push, Set, Unset
 from ..errors import SessionStoreError
@@ -49,11 +55,11 @@ class MongoStore(SessionStore):
     before it saved. Writes use the collection's write concern; MongoDB's default, "majority", survives the loss of a
     server.
 
-    Increments and appends are applied once, also when a save failed and is repeated. On a replica set the driver's
-    retryable writes see to that while it repeats a command by itself. For the time after that each such write leaves
-    its token in the document's ``applied``, which keeps the last 20: a repetition that finds its token there has been
-    done. Its limit is a session that sees 20 more increments or appends between a failed save and its repetition; and
-    a standalone server may lose what it acknowledged when its machine dies.
+    Increments and appends are applied once, also when a save failed and is repeated. Each such write leaves its token
+    in the document's ``applied``, which keeps the last 20, and is not done where its token is. Its limit is a session
+    that sees 20 more increments or appends between a save that failed and its repetition. On a replica set the driver
+    repeats failed commands by itself (retryable writes), so that a change of the primary is not even noticed. A
+    standalone server has neither this nor a second copy: what it acknowledged may be lost when its machine dies.
 
     Keys that MongoDB cannot address (empty ones, and those with a ``.``, a ``$`` at the start or a NUL) are stored
     percent-encoded; a document that has some says so in ``escaped: true``.
@@ -96,6 +102,16 @@ class MongoStore(SessionStore):
                 return [await self._save_one(writes[0])]
             return await self._save_many(writes)
 
+    async def pop(self, id: str) -> SessionRecord | None:
+        with pymongo.timeout(self.timeout):
+            document = await self._collection.find_one_and_delete({"_id": id})
+        if document is None:
+            return None
+        record = _record(document)
+        if isinstance(record, Exception):
+            raise record
+        return record
+
     async def delete(self, ids: Sequence[str]) -> None:
         with pymongo.timeout(self.timeout):
             await self._collection.delete_many({"_id": {"$in": list(ids)}})
@@ -113,9 +129,9 @@ class MongoStore(SessionStore):
         except DuplicateKeyError:
             return Outcome.SAVED
         except WriteError as error:
-            return await self._explain(write, error) if error.code in PATH_ERRORS else error
+            return await self._explain(write, error) if error.code in PATH_ERRORS else _refusal(error)
         except _UNSENDABLE as error:
-            return error
+            return _refusal(error)
         return Outcome.SAVED if result.matched_count else await self._explain(write)
 
     async def _save_many(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
@@ -124,18 +140,18 @@ class MongoStore(SessionStore):
             requests = [InsertOne(_document(w)) if w.created else UpdateOne(_filter(w), _update(w)) for w in writes]
             outcome = (await self._collection.bulk_write(requests, ordered=False)).bulk_api_result
         except _UNSENDABLE:
-            # One of them spoils the command for all, and some may have been sent: each goes by itself, as a repetition.
-            return [await self._save_one(replace(write, is_repeated=True)) for write in writes]
+            # One of them spoils the command for all, so each goes by itself.
+            return [await self._save_one(write) for write in writes]
         except BulkWriteError as error:
             outcome = error.details or {}
             if outcome["writeConcernErrors"]:
-                raise
+                raise _refusal(error) from error
             for refused in outcome["writeErrors"]:
                 index, code = refused["index"], refused["code"]
                 if code in PATH_ERRORS:
                     results[index] = await self._explain(writes[index])
                 elif code != DUPLICATE_KEY:
-                    results[index] = WriteError(refused["errmsg"], code, refused)
+                    results[index] = _refusal(WriteError(refused["errmsg"], code, refused))
         matching = [i for i, write in enumerate(writes) if write.created is None and results[i] is Outcome.SAVED]
         if outcome["nMatched"] < len(matching):
             await self._find_unmatched(writes, results, matching)
@@ -145,22 +161,21 @@ class MongoStore(SessionStore):
         self, writes: Sequence[SessionWrite], results: list[SaveResult], matching: Sequence[int]
     ) -> None:
         """Finds out which of a bulk's updates did not match, since it reports only how many."""
-        ids = [writes[index].id for index in matching]
-        alive = {"_id": {"$in": ids}, "expires": {"$gt": writes[0].updated}}
-        found = {document["_id"] for document in await self._collection.find(alive, {"_id": 1}).to_list(None)}
+        cursor = self._collection.find({"_id": {"$in": [writes[index].id for index in matching]}}, {"expires": 1})
+        expires = {document["_id"]: document["expires"] for document in await cursor.to_list(None)}
         for index in matching:
             write = writes[index]
-            if write.id not in found:
+            if write.id not in expires or expires[write.id] <= write.updated:
                 results[index] = Outcome.GONE
-            elif write.is_repeated or write.changes.required():
-                results[index] = await self._save_one(replace(write, is_repeated=True))
+            elif _is_conditional(write):
+                results[index] = await self._save_one(write)
 
     async def _explain(self, write: SessionWrite, error: WriteError | None = None) -> SaveResult:
         """Returns why an update was not done: refused with *error*, or (None) because its filter did not match."""
         document = await self._collection.find_one({"_id": write.id})
         if document is None or document["expires"] <= write.updated:
             return Outcome.GONE
-        if write.is_repeated and write.token in document.get("applied", ()):
+        if write.token in document.get("applied", ()):
             return Outcome.SAVED
         fields = write.changes.conflicts(_data(document))
         # When nothing is in the way any more, yet another request has been here. Whole fields fit on anything.
@@ -174,8 +189,18 @@ class MongoStore(SessionStore):
     async def _create_indexes(self) -> None:
         try:
             await self._collection.create_indexes([IndexModel([("expires", ASCENDING)], expireAfterSeconds=0)])
-        except PyMongoError as error:
+        except OperationFailure as error:  # the user may not, or there is another index: that will not change
             logger.warning("could not create the indexes of %s: %s", self._collection.full_name, error)
+        except PyMongoError:
+            self._needs_indexes = True  # MongoDB is down, which whoever uses it now will say
+
+
+def _refusal(error: Exception) -> SessionStoreError:
+    """Returns *error* without its text, which may quote what is in the session."""
+    code = f" with error code {error.code}" if isinstance(error, OperationFailure) else ""
+    refusal = SessionStoreError(f"{type(error).__name__}{code}")
+    refusal.__cause__ = error
+    return refusal
 
 
 def _record(document: dict[str, Any]) -> SessionRecord | Exception:
@@ -203,13 +228,20 @@ def _filter(write: SessionWrite) -> dict[str, Any]:
     for path in write.changes.required():
         # $type alone would also look into the items of an array.
         conditions[_field(path)] = {"$type": "object", "$not": {"$type": "array"}}
-    if write.is_repeated:
+    if not write.changes.is_repeatable:
         conditions["applied"] = {"$ne": write.token}
     return conditions
 
 
+def _is_conditional(write: SessionWrite) -> bool:
+    """Tells whether an update may not match a session that is alive."""
+    return not write.changes.is_repeatable or bool(write.changes.required())
+
+
 def _update(write: SessionWrite) -> dict[str, Any]:
-    sets: dict[str, Any] = {"updated": write.updated, "expires": write.expires}
+    sets: dict[str, Any] = {"updated": write.updated}
+    if write.expires is not None:
+        sets["expires"] = write.expires
     update: dict[str, dict[str, Any]] = {"$set": sets}
     is_escaped = False
     for path, op in write.changes.ops.items():

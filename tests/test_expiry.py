@@ -1,0 +1,93 @@
+"""How long a session lives, and what extends it. Two servers with other timeouts take the place of waiting."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from tornado.web import RequestHandler
+
+from tornado_sesame import SessionCookie, SessionMixin
+from tornado_sesame.cookie import id_of_secret
+from tornado_sesame.manager import now
+
+
+class Write(SessionMixin, RequestHandler):
+    def get(self):
+        self.session.times = self.session.get("times", 0) + 1
+        self.write(f"{self.session.times} times!")
+
+
+class Read(SessionMixin, RequestHandler):
+    def get(self):
+        self.write(self.session.copy())
+
+
+PAGES = [("/", Write), ("/read", Read)]
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture
+async def visit(site):
+    """Makes a session on a site with an idle timeout of an hour; gives a visitor of one with a day."""
+
+    async def visit(**options):
+        first = (await site(PAGES, idle_timeout=HOUR)).browser()
+        await first.text()
+        second = (await site(PAGES, idle_timeout=DAY, **options)).browser()
+        second.cookies = first.cookies
+        return second
+
+    return visit
+
+
+async def lifetime(database, browser):
+    id = id_of_secret(browser.secret)
+    record = (await database.new_store().load([id]))[id]
+    return (record.expires - now()).total_seconds()
+
+
+async def test_a_session_that_is_not_used_is_gone(site, database):
+    browser = (await site(PAGES, idle_timeout=timedelta(seconds=1))).browser()
+    await browser.text()
+    assert (await browser.get("/read")).body == b'{"times": 1}'
+    await asyncio.sleep(1.1)
+    assert (await browser.get("/read")).body == b"{}"
+    before = browser.secret
+    assert await browser.text() == "1 times!"
+    assert browser.secret != before
+
+
+@pytest.mark.parametrize("path", ["/", "/read"])
+async def test_a_use_extends_row_and_cookie_together(visit, database, path):
+    browser = await visit()
+    response = await browser.get(path)
+    assert response.headers["Set-Cookie"].startswith(f"session_id={browser.secret}; Max-Age=86400;")
+    assert response.headers["Cache-Control"] == "no-store"
+    while await lifetime(database, browser) < HOUR.total_seconds() + 60:
+        await asyncio.sleep(0.01)
+    assert "Set-Cookie" not in (await browser.get(path)).headers
+
+
+async def test_extending_is_one_write_per_touch_interval(visit, database):
+    browser = await visit()
+    await browser.get("/read")
+    while await lifetime(database, browser) < HOUR.total_seconds() + 60:
+        await asyncio.sleep(0.01)
+    database.commands.take()
+    for _ in range(3):
+        await browser.get("/read")
+    assert set(database.commands.take()) <= {"find"}
+
+
+async def test_nothing_is_extended_before_the_interval_has_passed(visit, database):
+    browser = await visit(touch_interval=timedelta(hours=23, minutes=30))
+    for path in "/", "/read":
+        assert "Set-Cookie" not in (await browser.get(path)).headers
+    assert await lifetime(database, browser) <= HOUR.total_seconds()
+
+
+async def test_a_cookie_that_ends_with_the_browser_needs_no_extending(visit, database):
+    browser = await visit(cookie=SessionCookie(persistent=False))
+    assert "Set-Cookie" not in (await browser.get("/read")).headers
+    while await lifetime(database, browser) < HOUR.total_seconds() + 60:
+        await asyncio.sleep(0.01)
