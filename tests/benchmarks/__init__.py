@@ -1,0 +1,1 @@
+"""How fast sessions are, measured side by side: ``python -m tests.benchmarks``."""

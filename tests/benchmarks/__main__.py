@@ -1,0 +1,124 @@
+"""Measures contenders side by side, in interleaved rounds, on a real MongoDB, under the load of ``wrk``.
+
+The web server has one core to itself; the load and MongoDB have the others. Rates depend on the machine, so what counts
+are the ratios, and of several rounds the medians.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+
+from ..mongod import Mongod
+from .contenders import CONTENDERS, Contender, Result
+from .report import chart, median_of, table
+
+PAGES = {"read": ("read", 0), "count": ("count", 0), "count of 100 KB": ("count", 100_000)}
+SESSIONS = 256
+WARM_UP = 1  # seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round at 64 connections: within a minute")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=2, help="a measurement takes (default: %(default)s)")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--pages", nargs="+", choices=PAGES, default=list(PAGES))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="saves the medians and all rounds")
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE", help="draws the rates, as .svg or .png (needs matplotlib)"
+    )
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rounds, arguments.seconds, arguments.connections = 1, 1, [64]
+    if not shutil.which("wrk"):
+        parser.exit(1, "the load generator wrk is missing: apt install wrk\n")
+
+    core = set_core_aside()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        mongod = Mongod(Path(directory))
+        contenders = start(arguments.contenders, mongod.uri, core)
+        try:
+            results = measure(contenders, arguments)
+        finally:
+            for contender in contenders:
+                contender.close()
+            mongod.kill()
+
+    medians = {case: {name: median_of(rounds) for name, rounds in by.items()} for case, by in results.items()}
+    for (page, connections), by_contender in medians.items():
+        print(f"\n{page}, {connections} connection{'s' * (connections > 1)}\n")
+        print(table(by_contender))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(as_json(results), indent=1))
+    if arguments.chart:
+        chart(medians, arguments.chart)
+
+
+def set_core_aside() -> int | None:
+    """Keeps this process and what it starts off a core, and returns that for the web servers; None if it cannot."""
+    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2 or not shutil.which("taskset"):
+        return None
+    core, *others = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, others)
+    return core
+
+
+def start(names: list[str], uri: str, core: int | None) -> list[Contender]:
+    contenders = []
+    for name in names:
+        if missing := Contender.missing(name):
+            print(f"without {CONTENDERS[name]}: {missing}", file=sys.stderr)
+        else:
+            contenders.append(Contender(name, uri, core))
+    return contenders
+
+
+Case = tuple[str, int]
+
+
+def measure(contenders: list[Contender], arguments: argparse.Namespace) -> dict[Case, dict[str, list[Result]]]:
+    """Returns the results of all rounds by page and connections, and then by contender."""
+    results: dict[Case, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    cases = [(page, connections) for page in arguments.pages for connections in arguments.connections]
+    done, steps = 0, len(cases) * arguments.rounds * len(contenders)
+    for page in arguments.pages:
+        for contender in contenders:
+            contender.seed(SESSIONS, PAGES[page][1])
+            contender.load(*PAGES[page], connections=8, seconds=WARM_UP)
+    for round in range(arguments.rounds):
+        for page, connections in cases:
+            # Every contender comes first once, as the one after a pause has the cooler processor.
+            for contender in contenders[round % len(contenders) :] + contenders[: round % len(contenders)]:
+                done += 1
+                progress = f"{done}/{steps} {page}, {connections} connections, {CONTENDERS[contender.name]}"
+                print(f"\r{progress:<90}", end="", file=sys.stderr, flush=True)
+                result = contender.load(*PAGES[page], connections=connections, seconds=arguments.seconds)
+                results[page, connections][contender.name].append(result)
+    print(f"\r{'':<90}\r", end="", file=sys.stderr)
+    return results
+
+
+def as_json(results: dict[Case, dict[str, list[Result]]]) -> list[dict[str, object]]:
+    return [
+        {
+            "page": page,
+            "connections": connections,
+            "contender": name,
+            "median": asdict(median_of(rounds)),
+            "rounds": [asdict(result) for result in rounds],
+        }
+        for (page, connections), by_contender in results.items()
+        for name, rounds in by_contender.items()
+    ]
+
+
+if __name__ == "__main__":
+    main()
