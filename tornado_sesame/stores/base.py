@@ -98,7 +98,7 @@ class SessionStore(ABC):
         An update changes a session that exists and has not expired (its ``expires`` is later than the write's
         ``updated``), and never brings one back: else the result is `Outcome.GONE`. An insert of an id that exists is
         the repetition of one that succeeded, and is `Outcome.SAVED`. A write that cannot be done gives its exception
-        and leaves the others alone.
+        and leaves the others alone. The values in the writes belong to the store from now on.
         """
 
     @abstractmethod

@@ -1,12 +1,9 @@
 """Sessions in this process's memory: for development, tests and single-process servers that may forget."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import replace
 
-from bson import decode, encode
-
-from ..values import CODEC_OPTIONS
+from ..values import plain
 from .base import Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
 
 __all__ = ["MemoryStore"]
@@ -15,9 +12,6 @@ __all__ = ["MemoryStore"]
 class MemoryStore(SessionStore):
     """Keeps sessions until the process ends.
 
-    They are kept as BSON, so what works here works in MongoDB, and a session that was loaded shares nothing with the
-    stored one.
-
     :arg max_sessions: how many are kept; beyond that, the one that was saved least recently is dropped.
     """
 
@@ -25,53 +19,41 @@ class MemoryStore(SessionStore):
         if max_sessions < 1:
             raise ValueError(f"max_sessions={max_sessions!r}: must be at least 1")
         self.max_sessions = max_sessions
-        self._rows: dict[str, _Row] = {}  # the least recently saved first
+        self._records: dict[str, SessionRecord] = {}  # the least recently saved first
 
     async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:
-        return {id: self._rows[id].record(id) for id in ids if id in self._rows}
+        found = [record for id in ids if (record := self._records.get(id))]
+        return {record.id: replace(record, data=plain(record.data)) for record in found}
 
     async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
         return [self._save(write) for write in writes]
 
     async def pop(self, id: str) -> SessionRecord | None:
-        row = self._rows.pop(id, None)
-        return None if row is None else row.record(id)
+        return self._records.pop(id, None)
 
     async def delete(self, ids: Sequence[str]) -> None:
         for id in ids:
-            self._rows.pop(id, None)
+            self._records.pop(id, None)
 
     def _save(self, write: SessionWrite) -> SaveResult:
-        row = self._rows.get(write.id)
+        record = self._records.get(write.id)
         if write.created is not None:
-            if row is None:
-                self._put(write, _Row.of(write.changes.apply({}), write.created, write, write.updated))
+            if record is None:
+                record = SessionRecord(write.id, {}, write.created, write.updated, write.updated)
+                self._change(record, write)
             return Outcome.SAVED
-        if row is None or row.expires <= write.updated:
+        if record is None or record.expires <= write.updated:
             return Outcome.GONE
-        data = decode(row.data, CODEC_OPTIONS)
-        if fields := write.changes.conflicts(data):
+        if fields := write.changes.conflicts(record.data):
             return Conflict(frozenset(fields))
-        self._put(write, _Row.of(write.changes.apply(data), row.created, write, row.expires))
+        self._change(record, write)
         return Outcome.SAVED
 
-    def _put(self, write: SessionWrite, row: "_Row") -> None:
-        self._rows.pop(write.id, None)  # so that it moves to the end
-        self._rows[write.id] = row
-        if len(self._rows) > self.max_sessions:
-            del self._rows[next(iter(self._rows))]
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    data: bytes
-    created: datetime
-    updated: datetime
-    expires: datetime
-
-    @classmethod
-    def of(cls, data: dict[str, object], created: datetime, write: SessionWrite, expires: datetime) -> "_Row":
-        return cls(encode(data, codec_options=CODEC_OPTIONS), created, write.updated, write.expires or expires)
-
-    def record(self, id: str) -> SessionRecord:
-        return SessionRecord(id, decode(self.data, CODEC_OPTIONS), self.created, self.updated, self.expires)
+    def _change(self, record: SessionRecord, write: SessionWrite) -> None:
+        data = write.changes.apply(record.data)
+        self._records.pop(record.id, None)  # so that it moves to the end
+        self._records[record.id] = replace(
+            record, data=data, updated=write.updated, expires=write.expires or record.expires
+        )
+        if len(self._records) > self.max_sessions:
+            del self._records[next(iter(self._records))]
