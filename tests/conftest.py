@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from tornado_sesame import SessionManager
 
 from .mongod import NO_MONGODB, Mongod, find_mongod
-from .support import STORES, Database, Site, open_database, serve
+from .support import DATABASE, STORES, Database, Site, open_database, serve
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -69,7 +69,7 @@ def _shared_mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
     yield start
     if uri is not None and not started:
         with MongoClient[dict[str, Any]](uri) as client:
-            client.drop_database("sesame_tests")
+            client.drop_database(DATABASE)
     for mongod in started:
         mongod.kill()
 

@@ -100,6 +100,12 @@ class Mongod:
         """Ends a `pause`."""
         self._signal(signal.SIGCONT)
 
+    def step_down(self) -> None:
+        """Makes it give up being the primary for a second, as when a replica set elects another one."""
+        client: MongoClient[dict[str, Any]] = MongoClient(self.uri)
+        with client:
+            client.admin.command("replSetStepDown", 1, secondaryCatchUpPeriodSecs=0, force=True)
+
     def _signal(self, number: int) -> None:
         if self._process is not None and self._process.poll() is None:
             os.kill(self._process.pid, number)

@@ -1,6 +1,7 @@
 """What tests use to run a site with sessions and to visit it."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from tornado.web import Application
 from tornado_sesame import MemoryStore, MongoStore, SessionManager, SessionStore
 from tornado_sesame.cookie import id_of_secret
 
-__all__ = ["STORES", "Browser", "Commands", "Database", "Site", "eventually", "open_database", "serve"]
+__all__ = ["DATABASE", "STORES", "Browser", "Commands", "Database", "Site", "eventually", "open_database", "serve"]
+
+# Of this run alone, also in the processes that it starts.
+DATABASE = os.environ.setdefault("SESAME_TESTS_DATABASE", f"sesame_tests_{os.getpid()}")
 
 CLIENTS: dict[str, Any] = {
     "motor_tornado": MotorClient,
@@ -101,7 +105,7 @@ async def open_database(kind: str, uri: str | None, name: str, **options: Any) -
         yield Database(kind, lambda: memory, None, commands)
         return
     client: Any = CLIENTS[kind](uri, event_listeners=[commands], **options)
-    collection = client.sesame_tests[name]
+    collection = client[DATABASE][name]
     try:
         yield Database(kind, lambda: MongoStore(collection, create_indexes=False), collection, commands)
     finally:

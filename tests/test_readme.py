@@ -17,6 +17,7 @@ import pytest
 from tornado_sesame import SessionCookie, SessionManager, SessionMixin
 
 from .mongod import free_port
+from .support import DATABASE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -59,7 +60,7 @@ def test_the_first_program_prints_what_curl_shows(tmp_path):
 def test_the_stores_are_used_as_shown(example, mongodb_uri, tmp_path):
     """Each example, put into the first program in the place of its `Application`."""
     *imports, store, application = example.strip().splitlines()
-    store = store.replace("mongodb://localhost:27017", mongodb_uri).replace("mysite", "sesame_tests")
+    store = store.replace("mongodb://localhost:27017", mongodb_uri).replace("mysite", DATABASE)
     listening = f"    {store}\n    {application}.listen("
     program = PROGRAM.replace('    Application([("/", Counter)]).listen(', listening)
     assert listening in program

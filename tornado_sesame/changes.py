@@ -97,10 +97,10 @@ class Changes:
                 return dict(op.value)
             holder: Any = data
             for key in path[:-1]:
-                if type(holder) is not dict or (key not in holder and type(op) is Unset):
+                if type(holder) is not dict:
                     break
-                holder = holder.setdefault(key, {})
-            else:
+                holder = holder.get(key) if type(op) is Unset else holder.setdefault(key, {})
+            if type(holder) is dict:
                 _apply(op, holder, path[-1])
         return data
 

@@ -77,6 +77,8 @@ class Coalescer(Generic[Item, Result]):
 
     def _on_done(self, task: "asyncio.Task[None]") -> None:
         self._in_flight.discard(task)
+        while self._unanswered and self._unanswered[0].future.done():
+            self._unanswered.popleft()
         self._flush()
 
     async def _run(self, batch: "list[_Entry[Item, Result]]") -> None:
@@ -100,8 +102,6 @@ class Coalescer(Generic[Item, Result]):
             for entry, result in zip(batch, results, strict=True):
                 if not entry.future.done():
                     entry.future.set_result(result)
-        while self._unanswered and self._unanswered[0].future.done():
-            self._unanswered.popleft()
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._watch = None

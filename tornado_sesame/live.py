@@ -133,10 +133,10 @@ class LiveSession:
 
     def saved(self) -> Saved:
         """Returns the future of the save that includes all that was changed until now: its error, or None."""
-        if self._saving is None:
-            return self._submit()
-        if not self._is_taken:
-            return self._saving
+        saving = self._saving or self._submit()
+        # One that failed goes out again by itself, and what changed since then follows it.
+        if not self._is_taken and not (self._unsent and self._content.changes):
+            return saving
         if self._following is None:
             self._following = asyncio.get_running_loop().create_future()
         return self._following

@@ -74,9 +74,10 @@ SaveResult = Outcome | Conflict | Exception
 class SessionStore(ABC):
     """Where sessions are kept.
 
-    The manager calls a store with the sessions of all requests that wait at the moment, and may do so several times at
-    once. A method that raises has failed for all of them; the requests are answered with a 503. It does not need to
-    retry or log: the manager does. The texts of exceptions go to the log and must not contain values from sessions.
+    The manager calls a store with the sessions of all requests that wait at the moment, at least one, and may do so
+    several times at once. A method that raises has failed for all of them; the requests are answered with a 503. It
+    does not need to retry or log: the manager does. The texts of exceptions go to the log and must not contain values
+    from sessions.
     """
 
     timeout: float = 10.0
@@ -94,6 +95,8 @@ class SessionStore(ABC):
     @abstractmethod
     async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
         """Carries out the *writes*, each atomically, and returns for each how it ended, in their order.
+
+        Several may be for one session, by requests that overlap; which of them is done first does not matter.
 
         An update changes a session that exists and has not expired (its ``expires`` is later than the write's
         ``updated``), and never brings one back: else the result is `Outcome.GONE`. An insert of an id that exists is

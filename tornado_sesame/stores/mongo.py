@@ -31,6 +31,7 @@ __all__ = ["MongoStore"]
 logger = logging.getLogger("tornado_sesame")
 
 DUPLICATE_KEY = 11000
+TOO_LARGE = 10334
 
 # What MongoDB answers when a path leads through something that is not a document, or $inc or $push meets a value that
 # is no number or no array: BadValue, TypeMismatch, PathNotViable.
@@ -42,7 +43,7 @@ TOKENS_KEPT = 20
 # Of any type to mypy, as Motor and PyMongo describe the same methods differently.
 _ASYNCHRONOUS: tuple[type[Any], ...] = (AgnosticCollection, AsyncCollection)
 
-# PyMongo raises these before it sends the command that a session is in which cannot be encoded or is too large.
+# PyMongo raises these before it sends a command in which something cannot be encoded or is too large.
 _UNSENDABLE = (InvalidDocument, DocumentTooLarge, OverflowError)
 
 
@@ -92,7 +93,9 @@ class MongoStore(SessionStore):
                 document = await self._collection.find_one({"_id": ids[0]})
                 documents = [] if document is None else [document]
             else:
-                documents = await self._collection.find({"_id": {"$in": list(ids)}}, batch_size=len(ids)).to_list(None)
+                # A batch that is not full tells the driver that there is no more to ask for.
+                cursor = self._collection.find({"_id": {"$in": list(ids)}}, batch_size=len(ids) + 1)
+                documents = await cursor.to_list(None)
         return {document["_id"]: _record(document) for document in documents}
 
     async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
@@ -130,8 +133,10 @@ class MongoStore(SessionStore):
             return Outcome.SAVED
         except WriteError as error:
             return await self._explain(write, error) if error.code in PATH_ERRORS else _refusal(error)
-        except _UNSENDABLE as error:
-            return _refusal(error)
+        except (*_UNSENDABLE, OperationFailure) as error:
+            if _concerns_one(error):
+                return _refusal(error)
+            raise
         return Outcome.SAVED if result.matched_count else await self._explain(write)
 
     async def _save_many(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
@@ -139,9 +144,6 @@ class MongoStore(SessionStore):
         try:
             requests = [InsertOne(_document(w)) if w.created else UpdateOne(_filter(w), _update(w)) for w in writes]
             outcome = (await self._collection.bulk_write(requests, ordered=False)).bulk_api_result
-        except _UNSENDABLE:
-            # One of them spoils the command for all, so each goes by itself.
-            return [await self._save_one(write) for write in writes]
         except BulkWriteError as error:
             outcome = error.details or {}
             if outcome["writeConcernErrors"]:
@@ -152,6 +154,10 @@ class MongoStore(SessionStore):
                     results[index] = await self._explain(writes[index])
                 elif code != DUPLICATE_KEY:
                     results[index] = _refusal(WriteError(refused["errmsg"], code, refused))
+        except (*_UNSENDABLE, OperationFailure) as error:
+            if _concerns_one(error):  # which spoils the command for all, so each goes by itself
+                return [await self._save_one(write) for write in writes]
+            raise
         matching = [i for i, write in enumerate(writes) if write.created is None and results[i] is Outcome.SAVED]
         if outcome["nMatched"] < len(matching):
             await self._find_unmatched(writes, results, matching)
@@ -161,7 +167,8 @@ class MongoStore(SessionStore):
         self, writes: Sequence[SessionWrite], results: list[SaveResult], matching: Sequence[int]
     ) -> None:
         """Finds out which of a bulk's updates did not match, since it reports only how many."""
-        cursor = self._collection.find({"_id": {"$in": [writes[index].id for index in matching]}}, {"expires": 1})
+        ids = {"$in": [writes[index].id for index in matching]}
+        cursor = self._collection.find({"_id": ids}, {"expires": 1}, batch_size=len(matching) + 1)
         expires = {document["_id"]: document["expires"] for document in await cursor.to_list(None)}
         for index in matching:
             write = writes[index]
@@ -193,6 +200,11 @@ class MongoStore(SessionStore):
             logger.warning("could not create the indexes of %s: %s", self._collection.full_name, error)
         except PyMongoError:
             self._needs_indexes = True  # MongoDB is down, which whoever uses it now will say
+
+
+def _concerns_one(error: Exception) -> bool:
+    """Tells whether *error* is about a session's content, rather than about the command or the connection."""
+    return not isinstance(error, OperationFailure) or error.code == TOO_LARGE
 
 
 def _refusal(error: Exception) -> SessionStoreError:

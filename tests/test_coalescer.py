@@ -1,0 +1,166 @@
+"""Many items, few calls: when batches leave, who is in them, and what happens when one fails or somebody leaves."""
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from tornado_sesame.coalescer import Coalescer
+
+
+class Calls:
+    """A call that takes as long as the test wants, and doubles numbers."""
+
+    def __init__(self, **options):
+        self.batches = []
+        self.answers = asyncio.Semaphore(0)
+        self.coalescer = Coalescer(self.call, **{"timeout": 5, **options})
+        self.submit = self.coalescer.submit
+
+    async def call(self, items):
+        self.batches.append(items)
+        await self.answers.acquire()
+        if "bad" in items:
+            raise ConnectionError("down")
+        return [2 * item for item in items]
+
+    def answer(self, times=1):
+        for _ in range(times):
+            self.answers.release()
+
+
+async def turns(number=10):
+    """Lets the event loop turn a few times."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_what_is_submitted_in_a_tick_is_one_call():
+    calls = Calls()
+    futures = [calls.submit(number) for number in range(100)]
+    calls.answer()
+    assert await asyncio.gather(*futures) == [2 * number for number in range(100)]
+    assert calls.batches == [list(range(100))]
+
+
+async def test_a_single_item_leaves_at_the_end_of_its_tick():
+    calls = Calls()
+    calls.submit(1)
+    assert calls.batches == []
+    await turns(3)
+    assert calls.batches == [[1]]
+    calls.answer()
+
+
+async def test_while_enough_calls_are_under_way_the_next_batch_fills():
+    calls = Calls(max_in_flight=2)
+    futures = []
+    for number in range(6):
+        futures.append(calls.submit(number))
+        await turns()
+    assert calls.batches == [[0], [1]]
+    calls.answer()
+    await turns()
+    assert calls.batches == [[0], [1], [2, 3, 4, 5]]
+    calls.answer(2)
+    assert await asyncio.gather(*futures) == [0, 2, 4, 6, 8, 10]
+
+
+async def test_no_batch_is_larger_than_it_may_be_and_nobody_is_overtaken():
+    calls = Calls(max_batch=4, max_in_flight=2)
+    futures = [calls.submit(number) for number in range(10)]
+    await turns()
+    futures.append(calls.submit(10))
+    calls.answer(3)
+    assert await asyncio.gather(*futures) == [2 * number for number in range(11)]
+    assert calls.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
+
+
+async def test_an_error_is_that_of_its_batch_only():
+    calls = Calls()
+    failing = [calls.submit("bad"), calls.submit(1)]
+    await turns()
+    other = calls.submit(2)
+    calls.answer(2)
+    results = await asyncio.gather(*failing, other, return_exceptions=True)
+    assert [type(result) for result in results] == [ConnectionError, ConnectionError, int]
+
+
+async def test_a_call_that_returns_too_few_results_fails():
+    async def call(items):
+        return items[1:]
+
+    coalescer = Coalescer(call, timeout=5)
+    with pytest.raises(ValueError, match="2 items were given, 1 results came back"):
+        await asyncio.gather(coalescer.submit(1), coalescer.submit(2))
+
+
+async def test_who_leaves_does_not_disturb_the_others():
+    calls = Calls()
+    leaving, staying = calls.submit(1), calls.submit(2)
+    leaving.cancel()
+    await turns()
+    assert calls.batches == [[2]]
+    under_way = calls.submit(3)
+    late = calls.submit(4)
+    await turns()
+    under_way.cancel()
+    calls.answer(2)
+    assert await asyncio.gather(staying, late) == [4, 8]
+
+
+async def test_a_batch_that_everybody_left_is_not_called():
+    calls = Calls()
+    for number in range(3):
+        calls.submit(number).cancel()
+    await turns()
+    assert calls.batches == []
+
+
+async def test_who_left_is_not_kept():
+    class Item:
+        pass
+
+    calls = Calls()
+    item = Item()
+    gone = weakref.ref(item)
+    calls.submit(item).cancel()
+    del item
+    await turns()
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("where", ["under way", "waiting"])
+async def test_a_call_that_does_not_answer_times_out_wherever_the_item_is(where):
+    calls = Calls(timeout=0.1, max_in_flight=1)
+    first, second = calls.submit(1), None
+    await turns()
+    second = calls.submit(2)
+    future = {"under way": first, "waiting": second}[where]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(future, 1)
+    await asyncio.wait([first, second])
+
+
+async def test_after_a_timeout_it_works_again():
+    calls = Calls(timeout=0.1)
+    with pytest.raises(TimeoutError):
+        await calls.submit(1)
+    calls.answer()
+    assert await calls.submit(2) == 4
+
+
+async def test_drain_waits_for_what_waits_and_what_is_under_way():
+    calls = Calls(max_in_flight=1)
+    futures = [calls.submit(1)]
+    await turns()
+    futures.append(calls.submit(2))
+    draining = asyncio.ensure_future(calls.coalescer.drain())
+    await turns()
+    assert not draining.done()
+    calls.answer(2)
+    await draining
+    assert [future.result() for future in futures] == [2, 4]
+    await calls.coalescer.drain()

@@ -1,0 +1,369 @@
+"""The settings of a manager, and what its sessions do when they end, move, or cannot be saved."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tornado_sesame import (
+    MemoryStore,
+    SessionError,
+    SessionManager,
+    SessionNotLoaded,
+    SessionStats,
+    SessionStoreError,
+)
+
+
+class Broken(MemoryStore):
+    """A store that fails as often as it is told to."""
+
+    failures = 0
+
+    async def save(self, writes):
+        self.fail()
+        return await super().save(writes)
+
+    async def load(self, ids):
+        self.fail()
+        return await super().load(ids)
+
+    async def pop(self, id):
+        self.fail()
+        return await super().pop(id)
+
+    async def delete(self, ids):
+        self.fail()
+        await super().delete(ids)
+
+    def fail(self):
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("down")
+
+
+@pytest.fixture
+def manager(database):
+    return SessionManager(database.new_store())
+
+
+@pytest.fixture
+def broken():
+    return SessionManager(Broken())
+
+
+async def started(manager, **content):
+    """Returns a new session that is saved, and the secret that its client was given."""
+    live = manager.open(None)
+    live.open_empty()
+    live.session.update(n=0, **content)
+    await live.save()
+    return live, manager.cookie.secret_in(live.cookie_header(https=False))
+
+
+async def opened(manager, secret):
+    live = manager.open(secret)
+    await live.load()
+    return live
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("settings", "error", "problem"),
+        [
+            (
+                {"store": object()},
+                TypeError,
+                "store must be a SessionStore such as MongoStore(collection), not a object",
+            ),
+            ({"cookie": "session_id"}, TypeError, "cookie must be a SessionCookie, not a str"),
+            ({"idle_timeout": 60}, TypeError, "idle_timeout must be a datetime.timedelta, not a int"),
+            ({"idle_timeout": timedelta(0)}, ValueError, "must be at least a second"),
+            ({"touch_interval": 60}, TypeError, "touch_interval must be a datetime.timedelta, not a int"),
+            ({"touch_interval": timedelta(days=14)}, ValueError, "must be shorter than idle_timeout"),
+            ({"touch_interval": timedelta(-1)}, ValueError, "must be shorter than idle_timeout"),
+            ({"timeout": 0}, ValueError, "timeout=0: must be a positive number of seconds"),
+            ({"timeout": float("nan")}, ValueError, "must be a positive number of seconds"),
+        ],
+    )
+    def test_those_that_cannot_be_meant_are_refused(self, settings, error, problem):
+        with pytest.raises(error) as caught:
+            SessionManager(**settings)
+        assert problem in str(caught.value)
+
+    def test_the_store_learns_the_timeout(self):
+        store = MemoryStore()
+        SessionManager(store, timeout=3)
+        assert store.timeout == 3
+
+    def test_max_sessions(self):
+        with pytest.raises(ValueError, match="max_sessions=0: must be at least 1"):
+            MemoryStore(max_sessions=0)
+
+    async def test_a_memory_store_drops_what_was_saved_least_recently(self):
+        manager = SessionManager(MemoryStore(max_sessions=3))
+        sessions = [await started(manager) for _ in range(3)]
+        sessions[0][0].session.n += 1
+        await sessions[0][0].save()
+        await started(manager)
+        found = [(await opened(manager, secret)).id is not None for _, secret in sessions]
+        assert found == [True, False, True]
+
+
+class TestLoading:
+    async def test_sessions_that_are_asked_for_at_once_are_one_call(self, manager, database):
+        secrets = [(await started(manager))[1] for _ in range(20)]
+        database.commands.take()
+        before = manager.stats.commands
+        await asyncio.gather(*(opened(manager, secret) for secret in secrets * 3))
+        assert manager.stats.commands == before + 1
+        assert manager.stats.loads == 20
+        assert database.commands.take() == ["find"] * database.is_mongo
+
+    async def test_each_request_has_its_own_copy(self, manager):
+        _, secret = await started(manager, nested={"list": [1]})
+        one, other = await asyncio.gather(opened(manager, secret), opened(manager, secret))
+        one.session.nested.list.append(2)
+        assert other.session == {"n": 0, "nested": {"list": [1]}}
+        await one.save()
+
+    async def test_before_it_a_session_cannot_be_touched(self, manager):
+        live = manager.open("x" * 43)
+        with pytest.raises(SessionNotLoaded):
+            live.replace({})
+        assert live.id is None
+
+    async def test_stats_count(self, manager):
+        live, _ = await started(manager)
+        live.session.n += 1
+        await live.save()
+        assert manager.stats == SessionStats(loads=0, saves=2, commands=2, failures=0)
+
+
+class TestSaving:
+    async def test_sessions_that_change_at_once_are_one_call(self, manager, database):
+        sessions = [(await started(manager))[0] for _ in range(20)]
+        database.commands.take()
+        before = manager.stats.commands
+        for live in sessions:
+            live.session.n += 1
+        await asyncio.gather(*(live.save() for live in sessions))
+        assert manager.stats.commands == before + 1
+        assert database.commands.take() == ["update"] * database.is_mongo
+
+    async def test_what_changes_during_a_save_goes_out_with_the_next(self, manager, database):
+        live, secret = await started(manager)
+        live.session.n += 1
+        saving = live.saved()
+        while live.is_unsaved and not saving.done():
+            live.session.n += 1
+            await asyncio.sleep(0)
+        await live.save()
+        assert not live.is_unsaved
+        assert await database.data(secret) == {"n": live.session.n}
+
+    async def test_a_conflict_sets_the_field_whole_and_keeps_what_changes_meanwhile(self, manager, database):
+        live, secret = await started(manager, d={"a": 1, "b": {"c": 1}})
+        other = await opened(manager, secret)
+        other.session.d = "text"
+        await other.save()
+        live.session.d.b.c += 1
+        live.session.n += 1
+        saving = live.saved()
+        while not saving.done():
+            live.session.d.b.c += 1
+            await asyncio.sleep(0)
+        await live.save()
+        assert await database.data(secret) == {"n": 1, "d": {"a": 1, "b": {"c": live.session.d.b.c}}}
+
+    async def test_saving_twice_saves_once(self, manager):
+        live, _ = await started(manager)
+        live.session.n += 1
+        await asyncio.gather(live.save(), live.save())
+        await live.save()
+        assert manager.stats.saves == 2
+
+    async def test_who_stops_waiting_does_not_stop_the_save(self, manager, database):
+        live, secret = await started(manager)
+        live.session.n += 1
+        waiting = asyncio.ensure_future(live.save())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await live.save()
+        assert await database.data(secret) == {"n": 1}
+
+    @pytest.mark.parametrize("failures", [1, 2, 3])
+    async def test_what_could_not_be_saved_goes_out_with_the_next_save(self, broken, failures, caplog):
+        live, secret = await started(broken, name="secret")
+        broken.store.failures = failures
+        live.session.n += 1
+        for _ in range(failures):
+            with pytest.raises(SessionStoreError, match=r"could not save session [0-9a-f]{64}: ConnectionError: down"):
+                await live.save()
+            live.session.n += 1
+        await live.save()
+        assert (await opened(broken, secret)).session == {"n": failures + 1, "name": "secret"}
+        assert broken.stats.failures == failures
+        assert secret not in caplog.text
+        assert "'secret'" not in caplog.text
+
+    async def test_after_a_failure_the_next_change_saves_again_by_itself(self, broken, caplog):
+        live, secret = await started(broken)
+        broken.store.failures = 1
+        live.session.n += 1
+        assert isinstance(await live.saved(), SessionStoreError)
+        live.session.n += 1
+        assert await live.saved() is None
+        assert (await opened(broken, secret)).session == {"n": 2}
+
+
+class TestEnding:
+    async def test_an_administrator_can_end_a_session_that_is_in_use(self, manager, database, caplog):
+        live, secret = await started(manager)
+        await manager.destroy(live.id)
+        live.session.n += 1
+        with caplog.at_level(logging.INFO, "tornado_sesame"):
+            await live.save()
+        assert await database.data(secret) is None
+        assert f"dropped a late write to session {live.id}" in caplog.text
+
+    async def test_destroying_what_is_not_there_is_no_error(self, manager):
+        await manager.destroy("0" * 64)
+
+    async def test_a_save_that_is_under_way_does_not_survive(self, manager, database):
+        for turns in range(6):
+            live, secret = await started(manager)
+            live.session.n += 1
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await live.destroy()
+            assert live.session == {}
+            await asyncio.sleep(0.02)
+            assert await database.data(secret) is None
+
+    async def test_a_new_session_that_is_destroyed_while_it_is_inserted_does_not_survive(self, manager, database):
+        for turns in range(6):
+            live = manager.open(None)
+            live.open_empty()
+            live.session.n = 1
+            id = live.id
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await live.destroy()
+            await asyncio.sleep(0.02)
+            assert await database.data(id) is None
+
+    async def test_the_session_after_it_is_another(self, manager, database):
+        live, secret = await started(manager)
+        old = live.id
+        await live.destroy()
+        live.session.n = 7
+        await live.save()
+        assert live.id != old
+        assert await database.data(live.id) == {"n": 7}
+        assert await database.data(secret) is None
+
+    async def test_it_stays_when_the_store_fails(self, broken):
+        live, secret = await started(broken)
+        broken.store.failures = 1
+        with pytest.raises(SessionStoreError, match="could not delete session"):
+            await live.destroy()
+        assert (await opened(broken, secret)).session == {"n": 0}
+
+
+class TestRotating:
+    async def test_it_keeps_the_content_and_when_it_was_created(self, manager, database):
+        live, old = await started(manager)
+        before = await manager.load(live.id)
+        live.session.n += 1
+        await live.rotate()
+        new = manager.cookie.secret_in(live.cookie_header(https=False))
+        assert new != old
+        assert await database.data(old) is None
+        after = await manager.load(live.id)
+        assert (after.data, after.created) == ({"n": 1}, before.created)
+
+    async def test_twice_is_once_when_nobody_knows_the_new_secret(self, manager):
+        live, _ = await started(manager)
+        await live.rotate()
+        id = live.id
+        await live.rotate()
+        assert live.id == id
+
+    @pytest.mark.parametrize("turns", range(8))
+    async def test_changes_meanwhile_are_kept(self, manager, database, turns):
+        live, _ = await started(manager)
+
+        async def change():
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            live.session.n += 1
+            live.session.late = True
+
+        await asyncio.gather(live.rotate(), change())
+        await live.save()
+        assert await database.data(live.id) == {"n": 1, "late": True}
+
+    async def test_at_once_with_destroying(self, manager, database):
+        for first, second in (("rotate", "destroy"), ("destroy", "rotate")):
+            live, secret = await started(manager)
+            id = live.id
+            await asyncio.gather(getattr(live, first)(), getattr(live, second)())
+            assert live.session == {}
+            assert await database.data(secret) is None
+            assert live.id in (None, id)
+
+    async def test_after_the_headers_it_is_refused_and_nothing_happens(self, manager, database):
+        live, secret = await started(manager)
+        live.headers_sent = True
+        with pytest.raises(SessionError, match="the response's headers are sent"):
+            await live.rotate()
+        assert await database.data(secret) == {"n": 0}
+
+    async def test_it_is_where_it_was_when_the_store_fails(self, broken):
+        live, secret = await started(broken)
+        broken.store.failures = 1
+        with pytest.raises(SessionStoreError, match="could not rotate session"):
+            await live.rotate()
+        assert (await opened(broken, secret)).session == {"n": 0}
+        live.session.n += 1
+        await live.save()
+        assert (await opened(broken, secret)).session == {"n": 1}
+
+    async def test_a_session_that_is_gone_has_nothing_to_keep(self, manager, database):
+        live, secret = await started(manager)
+        await manager.destroy(live.id)
+        await live.rotate()
+        assert live.session == {}
+        assert await database.data(secret) is None
+
+
+class TestClosing:
+    async def test_it_waits_for_saves(self, manager, database):
+        live, secret = await started(manager)
+        live.session.n += 1
+        await manager.close()
+        assert await database.data(secret) == {"n": 1}
+
+    async def test_it_waits_for_what_changed_during_a_save(self, manager, database):
+        live, secret = await started(manager)
+        live.session.n += 1
+        await asyncio.sleep(0)
+        live.session.n += 1
+        closing = asyncio.ensure_future(manager.close())
+        await closing
+        assert await database.data(secret) == {"n": 2}
+
+
+async def test_expired_is_expired_whatever_the_store_says(database):
+    manager = SessionManager(database.new_store(), idle_timeout=timedelta(seconds=1))
+    live, secret = await started(manager)
+    record = await manager.load(live.id)
+    assert record.expires > datetime.now(UTC)
+    await asyncio.sleep(1.01)
+    assert await manager.load(live.id) is None
+    late = await opened(manager, secret)
+    assert late.session == {}
+    assert late.id is None

@@ -1,0 +1,313 @@
+"""What every store does, whatever it keeps sessions in."""
+
+import asyncio
+import os
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
+
+from tornado_sesame import Conflict, Outcome, SessionRecord, SessionWrite
+from tornado_sesame.changes import Changes, Inc, Push, Set, Unset
+from tornado_sesame.values import MAX_DEPTH, plain
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
+LATER = datetime(2096, 1, 2, 3, 4, 5, 678000, UTC)
+
+DATA = {"n": 1, "f": 0.5, "s": "text", "l": [1, {"a": 2}], "d": {"n": 1, "l": [], "d": {"n": 1}}}
+
+
+def nested(depth):
+    return {"d": nested(depth - 1)} if depth else {}
+
+
+@pytest.fixture
+def store(database):
+    return database.new_store()
+
+
+def new_id():
+    return uuid.uuid4().hex * 2
+
+
+def insert(data, id=None, *, expires=LATER):
+    changes = Changes({(): Set(plain(data))})
+    return SessionWrite(id or new_id(), changes, NOW, expires, os.urandom(8), created=NOW)
+
+
+def update(id, ops, *, created=(), at=NOW, expires=None):
+    return SessionWrite(id, Changes(ops, frozenset(created)), at, expires, os.urandom(8))
+
+
+async def inserted(store, data=DATA, **options):
+    write = insert(data, **options)
+    assert await store.save([write]) == [Outcome.SAVED]
+    return write.id
+
+
+async def load(store, id):
+    return (await store.load([id])).get(id)
+
+
+async def data(store, id):
+    record = await load(store, id)
+    return record and record.data
+
+
+class TestLoading:
+    async def test_a_record_is_as_it_was_inserted(self, store):
+        id = await inserted(store)
+        assert await load(store, id) == SessionRecord(id, DATA, NOW, NOW, LATER)
+
+    async def test_what_does_not_exist_is_left_out(self, store):
+        one, other = await inserted(store, {"n": 1}), await inserted(store, {"n": 2})
+        records = await store.load([one, new_id(), other])
+        assert {id: record.data for id, record in records.items()} == {one: {"n": 1}, other: {"n": 2}}
+        assert await store.load([new_id()]) == {}
+
+    async def test_a_record_belongs_to_whoever_loaded_it(self, store):
+        id = await inserted(store)
+        (await data(store, id))["d"]["l"].append("mine")
+        assert await data(store, id) == DATA
+
+    async def test_a_thousand_at_once(self, store):
+        writes = [insert({"n": n}) for n in range(1000)]
+        assert await store.save(writes) == [Outcome.SAVED] * 1000
+        records = await store.load([write.id for write in writes])
+        assert [records[write.id].data["n"] for write in writes] == list(range(1000))
+
+
+class TestUpdating:
+    @pytest.mark.parametrize(
+        ("ops", "expected"),
+        [
+            pytest.param({("n",): Set("one")}, DATA | {"n": "one"}, id="set"),
+            pytest.param({("d", "d", "n"): Set(None)}, DATA | {"d": DATA["d"] | {"d": {"n": None}}}, id="set nested"),
+            pytest.param({("d",): Set({"x": []})}, DATA | {"d": {"x": []}}, id="set a dict"),
+            pytest.param({("new",): Set([{}])}, DATA | {"new": [{}]}, id="set what is new"),
+            pytest.param({(): Set({"all": 1})}, {"all": 1}, id="replace"),
+            pytest.param({(): Set({})}, {}, id="empty"),
+            pytest.param({("n",): Unset(), ("nothing",): Unset(), ("l",): Unset()}, None, id="unset"),
+            pytest.param({("no", "thing"): Unset(), ("s", "n"): Unset()}, DATA, id="unset in nothing"),
+            pytest.param({("n",): Inc(2), ("f",): Inc(-0.25)}, DATA | {"n": 3, "f": 0.25}, id="add"),
+            pytest.param({("n",): Inc(0.5), ("new",): Inc(7)}, DATA | {"n": 1.5, "new": 7}, id="add to int, to none"),
+            pytest.param({("n",): Inc(2**63 - 2)}, DATA | {"n": 2**63 - 1}, id="add up to 64 bits"),
+            pytest.param({("l",): Push([2, [3], {"b": 4}])}, DATA | {"l": [1, {"a": 2}, 2, [3], {"b": 4}]}, id="push"),
+            pytest.param({("new",): Push([1])}, DATA | {"new": [1]}, id="push to none"),
+            pytest.param({("new",): Push([]), ("l",): Push([])}, DATA | {"new": []}, id="push nothing"),
+            pytest.param(
+                {("n",): Inc(1), ("l",): Push([2]), ("s",): Unset(), ("d", "n"): Set(5), ("d", "d", "n"): Inc(1)},
+                {"n": 2, "f": 0.5, "l": [1, {"a": 2}, 2], "d": {"n": 5, "l": [], "d": {"n": 2}}},
+                id="all together",
+            ),
+        ],
+    )
+    async def test_it_does_what_the_operations_say(self, store, ops, expected):
+        expected = {"f": 0.5, "s": "text", "d": DATA["d"]} if expected is None else expected
+        id = await inserted(store)
+        assert await store.save([update(id, ops)]) == [Outcome.SAVED]
+        found = await data(store, id)
+        assert found == expected
+        assert {name: isinstance(value, float) for name, value in found.items()} == {
+            name: isinstance(value, float) for name, value in expected.items()
+        }
+
+    async def test_dicts_that_the_change_set_created_are_made_or_used(self, store):
+        ops = {("new", "a", "b"): Set(1), ("d", "x"): Inc(1)}
+        id = await inserted(store)
+        assert await store.save([update(id, ops, created={("new",), ("new", "a"), ("d",)})]) == [Outcome.SAVED]
+        assert await data(store, id) == DATA | {"new": {"a": {"b": 1}}, "d": DATA["d"] | {"x": 1}}
+
+    @pytest.mark.parametrize(
+        ("ops", "fields"),
+        [
+            ({("s", "x"): Set(1)}, {"s"}),
+            ({("l", "0"): Set(1)}, {"l"}),
+            ({("l", "a"): Set(1)}, {"l"}),
+            ({("d", "d", "n", "x"): Set(1)}, {"d"}),
+            ({("gone", "x"): Set(1), ("new",): Set(1)}, {"gone"}),
+            ({("gone", "x"): Inc(1)}, {"gone"}),
+            ({("d", "gone", "x"): Push([1])}, {"d"}),
+            ({("s",): Inc(1), ("d",): Push([1]), ("n",): Push([]), ("f",): Inc(1)}, {"s", "d", "n"}),
+            ({("l",): Inc(1)}, {"l"}),
+            ({("n",): Inc(2**63 - 1)}, {"n"}),
+        ],
+    )
+    async def test_what_does_not_fit_is_a_conflict_and_changes_nothing(self, store, ops, fields):
+        id, other = await inserted(store), await inserted(store)
+        for batch in ([], [update(other, {("n",): Set(2)})]):
+            *_, result = await store.save([*batch, update(id, ops)])
+            assert result == Conflict(frozenset(fields))
+            assert await data(store, id) == DATA
+
+    async def test_times(self, store):
+        id = await inserted(store)
+        moment, end = NOW + timedelta(seconds=5), LATER + timedelta(seconds=5)
+        await store.save([update(id, {("n",): Set(2)}, at=moment)])
+        assert await load(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, moment, LATER)
+        await store.save([update(id, {}, at=moment, expires=end)])
+        assert await load(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, moment, end)
+
+    async def test_overlapping_updates_are_all_done(self, store):
+        id = await inserted(store, {"n": 0, "l": []})
+        await asyncio.gather(
+            *(store.save([update(id, {("n",): Inc(1), ("l",): Push([n]), (f"f{n}",): Set(n)})]) for n in range(100))
+        )
+        found = await data(store, id)
+        assert found.pop("n") == 100
+        assert sorted(found.pop("l")) == list(range(100))
+        assert found == {f"f{n}": n for n in range(100)}
+
+
+class TestEnding:
+    async def test_an_update_never_brings_a_session_back(self, store):
+        gone, expired = new_id(), await inserted(store, expires=NOW)
+        alive = await inserted(store)
+        updates = [update(id, {("n",): Inc(1)}) for id in (gone, alive, expired)]
+        assert await store.save(updates) == [Outcome.GONE, Outcome.SAVED, Outcome.GONE]
+        assert await store.save([update(gone, {("n",): Set(1)})]) == [Outcome.GONE]
+        assert await store.save([update(expired, {("n",): Set(1)})]) == [Outcome.GONE]
+        assert await load(store, gone) is None
+        assert (await data(store, alive))["n"] == 2
+
+    async def test_a_session_lives_until_it_expires(self, store):
+        id = await inserted(store, expires=NOW + timedelta(milliseconds=2))
+        late, later = NOW + timedelta(milliseconds=1), NOW + timedelta(milliseconds=2)
+        assert await store.save([update(id, {("n",): Set(5)}, at=late)]) == [Outcome.SAVED]
+        assert await store.save([update(id, {("n",): Set(6)}, at=later)]) == [Outcome.GONE]
+
+    async def test_delete(self, store):
+        one, two, three = [await inserted(store) for _ in range(3)]
+        await store.delete([one, new_id(), three])
+        await store.delete([one])
+        assert (await store.load([one, two, three])).keys() == {two}
+
+    async def test_pop_returns_what_it_deletes(self, store):
+        id = await inserted(store)
+        await store.save([update(id, {("n",): Set(2)})])
+        assert await store.pop(id) == SessionRecord(id, DATA | {"n": 2}, NOW, NOW, LATER)
+        assert await store.pop(id) is None
+        assert await load(store, id) is None
+
+    async def test_of_many_pops_one_gets_the_session(self, store):
+        id = await inserted(store)
+        popped = await asyncio.gather(*(store.pop(id) for _ in range(20)))
+        assert sum(record is not None for record in popped) == 1
+
+
+class TestRepeating:
+    @pytest.mark.mongodb  # the only one that may fail after it has written
+    @pytest.mark.parametrize("alone", [True, False])
+    async def test_a_write_that_is_repeated_is_done_once(self, store, alone):
+        id, other = await inserted(store, {"n": 0, "l": [], "d": {"n": 0}}), await inserted(store)
+        for ops in ({("n",): Inc(1), ("l",): Push(["x"]), ("d", "n"): Inc(2)}, {("n",): Inc(1)}):
+            write = update(id, ops)
+            batch = [write] if alone else [write, update(other, {("s",): Set("")})]
+            for _ in range(3):
+                assert set(await store.save(batch)) == {Outcome.SAVED}
+        assert await data(store, id) == {"n": 2, "l": ["x"], "d": {"n": 2}}
+
+    @pytest.mark.parametrize("alone", [True, False])
+    async def test_an_insert_that_is_repeated_does_not_undo_what_came_after(self, store, alone):
+        write = insert({"n": 0})
+        batch = [write] if alone else [insert({}), write]
+        await store.save(batch)
+        await store.save([update(write.id, {("n",): Inc(1)})])
+        assert set(await store.save(batch)) == {Outcome.SAVED}
+        assert await data(store, write.id) == {"n": 1}
+
+
+class TestBatches:
+    async def test_each_write_has_its_own_result(self, store):
+        alive, also, odd = [await inserted(store) for _ in range(3)]
+        new = insert({"n": 9})
+        writes = [
+            update(alive, {("n",): Inc(1)}),
+            update(new_id(), {("n",): Inc(1)}),
+            update(odd, {("s",): Inc(1), ("n",): Inc(1)}),
+            new,
+            update(also, {("s",): Set("x")}),
+        ]
+        results = await store.save(writes)
+        assert results == [Outcome.SAVED, Outcome.GONE, Conflict(frozenset({"s"})), Outcome.SAVED, Outcome.SAVED]
+        assert [(await data(store, id))["n"] for id in (alive, odd, new.id, also)] == [2, 1, 9, 1]
+        assert (await data(store, also))["s"] == "x"
+
+    async def test_several_writes_for_one_session(self, store):
+        id = await inserted(store, {"n": 0, "l": []})
+        writes = [update(id, {("n",): Inc(n), ("l",): Push([n]), (f"f{n}",): Set(n)}) for n in range(5)]
+        assert await store.save(writes) == [Outcome.SAVED] * 5
+        found = await data(store, id)
+        assert sorted(found.pop("l")) == list(range(5))
+        assert found == {"n": 10, **{f"f{n}": n for n in range(5)}}
+
+
+class TestData:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            *(None, True, False, 0, -1, 2**31, 2**63 - 1, -(2**63), Int64(5), 0.0, -0.0, 1.5, 1e300, float("inf")),
+            *("", "text", "a\0b", "ключ 🔑", b"", b"\0\xff", Binary(b"x", 5), uuid.UUID(int=5), ObjectId("0" * 24)),
+            *(NOW, datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)),
+            *(
+                Decimal128("1.10"),
+                Regex("a.*", "i"),
+                Timestamp(1, 2),
+                MinKey(),
+                MaxKey(),
+                Code("x"),
+                Code("x", {"a": 1}),
+            ),
+            *(DBRef("users", 1), {}, [], [[]], [{}], {"a": {"b": [{"c": [1, "2", None]}]}}),
+            *({"$where": "sleep(1000)"}, {"$ne": None}, "$where", "$$ROOT", {"$set": {"data": 1}}),
+        ],
+        ids=repr,
+    )
+    async def test_every_value_comes_back_as_it_was(self, store, value):
+        id = await inserted(store, {"inserted": value, "list": [value]})
+        await store.save([update(id, {("set",): Set(value), ("list",): Push([value]), ("pushed",): Push([value])})])
+        found = await data(store, id)
+        assert found == {"inserted": value, "list": [value, value], "set": value, "pushed": [value]}
+        assert isinstance(found["inserted"], type(value))
+        assert isinstance(found["set"], type(value))
+
+    @pytest.mark.parametrize(
+        "key", ["", ".", "a.b", ".a", "$", "$x", "$inc", "a$", "\0", "a\0b", "%", "%2E", "%00", "_id", "é", "0", "a b"]
+    )
+    async def test_every_str_is_a_key(self, store, key):
+        id = await inserted(store, {key: {key: 1}, "list": [{key: 1}]})
+        assert await data(store, id) == {key: {key: 1}, "list": [{key: 1}]}
+        ops = {
+            (key, key): Inc(1),
+            (key, "n" + key): Set({key: [key]}),
+            ("list",): Push([{key: 2}]),
+            (key + "l",): Push([1]),
+        }
+        assert await store.save([update(id, ops)]) == [Outcome.SAVED]
+        expected = {key: {key: 2, "n" + key: {key: [key]}}, "list": [{key: 1}, {key: 2}], key + "l": [1]}
+        assert await data(store, id) == expected
+        await store.save([update(id, {(key, key): Unset(), (key, "n" + key): Unset(), (key + "l",): Unset()})])
+        assert await data(store, id) == {key: {}, "list": [{key: 1}, {key: 2}]}
+
+    async def test_keys_keep_their_order(self, store):
+        content = {"z": 1, "a.b": 2, "": 3, "a": {"y": 1, "x": 2}}
+        id = await inserted(store, content)
+        found = await data(store, id)
+        assert (list(found), list(found["a"])) == (list(content), ["y", "x"])
+
+    async def test_the_deepest_nesting_that_a_session_can_have(self, store):
+        id = await inserted(store, nested(MAX_DEPTH - 1))
+        await store.save([update(id, {("d",): Set(nested(MAX_DEPTH - 2)), ("e",): Push([nested(MAX_DEPTH - 3)])})])
+        assert await data(store, id) == {"d": nested(MAX_DEPTH - 2), "e": [nested(MAX_DEPTH - 3)]}
+
+    async def test_what_was_written_belongs_to_the_store(self, store):
+        id = await inserted(store)
+        await store.save([update(id, {("d",): Set({"a": [1]})})])
+        await store.save([update(id, {("d", "a"): Push([2])})])
+        assert (await data(store, id))["d"] == {"a": [1, 2]}
+
+
+async def test_a_store_can_be_closed(store):
+    await inserted(store)
+    await store.close()
