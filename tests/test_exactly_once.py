@@ -81,24 +81,25 @@ async def test_a_new_session_whose_insert_lost_its_answer(place, retries):
 
 
 @pytest.mark.parametrize("fault", ["killed", "stepped down"])
-async def test_saves_that_go_on_while_mongodb_is(place, retries, fault, caplog):
+async def test_saves_that_go_on_while_mongodb_is(place, fault):
     manager, _, mongod = place
     sessions = [await started(manager) for _ in range(SESSIONS)]
-    failures = 0
+    saved = 0
 
     async def visit(live):
-        nonlocal failures
+        nonlocal saved
         for item in range(ROUNDS):
             change(live, item)
             while live.is_unsaved:
                 try:
                     await live.save()
                 except SessionStoreError:
-                    failures += 1
                     await asyncio.sleep(0.1)
+            saved += 1
 
     visits = asyncio.gather(*(visit(live) for live in sessions))
-    await asyncio.sleep(0.1)
+    while saved < SESSIONS * ROUNDS / 4:
+        await asyncio.sleep(0)
     if fault == "killed":
         mongod.kill()
         await asyncio.sleep(0.5)
@@ -108,4 +109,3 @@ async def test_saves_that_go_on_while_mongodb_is(place, retries, fault, caplog):
     await visits
     expected = {"n": ROUNDS, "cart": list(range(ROUNDS)), "nested": {"n": -2 * ROUNDS}}
     assert [await stored(manager, live) for live in sessions] == [expected] * SESSIONS
-    assert failures or retries or fault == "stepped down"

@@ -1,5 +1,6 @@
 """Sessions for Tornado that are crazy simple: a handler updates ``self.session``, and it is saved."""
 
+from .changes import Changes, Inc, Push, Set, Unset
 from .cookie import SessionCookie
 from .document import Session, SessionDict, SessionList
 from .errors import SessionDataError, SessionError, SessionNotLoaded, SessionStoreError
@@ -17,10 +18,13 @@ from .stores import (
 )
 
 __all__ = [
+    "Changes",
     "Conflict",
+    "Inc",
     "MemoryStore",
     "MongoStore",
     "Outcome",
+    "Push",
     "SaveResult",
     "Session",
     "SessionCookie",
@@ -36,6 +40,8 @@ __all__ = [
     "SessionStore",
     "SessionStoreError",
     "SessionWrite",
+    "Set",
+    "Unset",
 ]
 
 __version__ = "0.1.0"

@@ -69,7 +69,10 @@ class SessionMixin(_Handler):
 
     @property
     def session_id(self) -> str | None:
-        """The id under which the session is stored, or None before there is one. It is no secret: it may be logged."""
+        """The id under which the session is stored. It is no secret: it may be logged.
+
+        None before there is one, and before the session is loaded, since what a cookie says may not exist.
+        """
         return self._session_opened().id
 
     @property
