@@ -21,13 +21,21 @@ def retries(request):
 
 
 @pytest.fixture
-async def place(database_kind, mongod, retries):
-    """Gives the manager of sessions in a MongoDB behind a proxy, and the two."""
+def proxy(mongod):
     with Proxy(mongod.port) as proxy:
-        async with open_database(database_kind, proxy.uri, "exactly_once", retryWrites=retries) as database:
-            yield SessionManager(database.new_store()), proxy, mongod
-            mongod.start()
-            await database.collection.drop()
+        yield proxy
+
+
+@pytest.fixture(params=["proxy"])
+def uri(request, mongod, proxy):
+    """The proxy's, or MongoDB's own, by which a driver sees the whole replica set."""
+    return mongod.uri if request.param == "replica set" else proxy.uri
+
+
+@pytest.fixture
+async def manager(database_kind, uri, retries):
+    async with open_database(database_kind, uri, "exactly_once", retryWrites=retries) as database:
+        yield SessionManager(database.new_store())
 
 
 async def started(manager):
@@ -49,8 +57,7 @@ def change(live, item):
 
 
 @pytest.mark.parametrize("number", [1, 3])
-async def test_a_save_whose_answer_is_lost(place, retries, number):
-    manager, proxy, _ = place
+async def test_a_save_whose_answer_is_lost(manager, proxy, retries, number):
     sessions = [await started(manager) for _ in range(number)]
     proxy.lose_answer("update")
     for live in sessions:
@@ -64,8 +71,7 @@ async def test_a_save_whose_answer_is_lost(place, retries, number):
         assert await stored(manager, live) == {"n": 2, "cart": [1, 2], "nested": {"n": -4}}
 
 
-async def test_a_new_session_whose_insert_lost_its_answer(place, retries):
-    manager, proxy, _ = place
+async def test_a_new_session_whose_insert_lost_its_answer(manager, proxy, retries):
     live = manager.open(None)
     live.open_empty()
     live.session.n = 1
@@ -80,9 +86,9 @@ async def test_a_new_session_whose_insert_lost_its_answer(place, retries):
     assert await stored(manager, live) == {"n": 2}
 
 
+@pytest.mark.parametrize("uri", ["replica set"], indirect=True)
 @pytest.mark.parametrize("fault", ["killed", "stepped down"])
-async def test_saves_that_go_on_while_mongodb_is(place, fault):
-    manager, _, mongod = place
+async def test_saves_that_go_on_while_mongodb_is(manager, mongod, fault):
     sessions = [await started(manager) for _ in range(SESSIONS)]
     saved = 0
 
