@@ -104,9 +104,10 @@ def add_and_take_back(node, key, value, number, index):
 
 
 def add_to_default(node, key, value, number, index):
-    old = node.get(key, 0)
+    zero = [0, 0.0, -0.0][index % 3]
+    old = node.get(key, zero)
     if isinstance(old, int | float) and not isinstance(old, bool):
-        node[key] = node.get(key, 0) + number
+        node[key] = node.get(key, zero) + number
 
 
 def setdefault(node, key, value, number, index):

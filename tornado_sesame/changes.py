@@ -173,17 +173,19 @@ class ChangeSet:
     def incremented(self, path: Path, old: Any, new: int | float, read: int | float | None, added: int | float) -> None:
         """Notes that *new*, which is *read*, an earlier value of the field, plus *added*, takes the place of *old*."""
         pending = self._pending.get(path)
-        if (pending and pending.kind is not _Kind.INC) or (read is None) is not (old is MISSING):
+        is_other = (read is None) is not (old is MISSING) or not (old is MISSING or _is_number(old))
+        if is_other or (pending and pending.kind is not _Kind.INC):
             return self.assigned(path, old, new)
         self._on_change()
         if self._is_covered(path):
             return None
         original = pending.original if pending else old
-        base = 0 if original is MISSING else original
+        zero = type(new)(0)  # what an absent field counts as, so that it becomes an int or a float like here
+        base = zero if original is MISSING else original
         amount = new - base
         if isinstance(amount, float) and (old is MISSING or identical(read, old)):
             # What was added says 0.1 where the difference of the sums says 0.0999...
-            exact = (pending.amount if pending else 0) + added
+            exact = (pending.amount if pending else zero if old is MISSING else 0) + added
             amount = exact if same_float(base + exact, new) or not same_float(base + amount, new) else amount
         if original is not MISSING and ((amount == 0 and isinstance(amount, int)) or identical(original, new)):
             self._pending.pop(path, None)
@@ -332,8 +334,12 @@ def _same_scalar(original: Any, new: Any) -> bool:
     return identical(original, new)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _can_add(current: Any, amount: int | float) -> bool:
-    if isinstance(current, bool) or not isinstance(current, int | float):
+    if not _is_number(current):
         return False
     total = current + amount
     return isinstance(total, float) or INT64_MIN <= total <= INT64_MAX

@@ -55,11 +55,15 @@ class SessionCookie:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", self.name):
             raise ValueError(f"cookie name {self.name!r}: only the characters of an RFC 9110 token are allowed")
-        for attribute, value in (("path", self.path), ("domain", self.domain or "")):
-            if re.search(r"[\x00-\x20;,\x7f]", value):
-                raise ValueError(f"cookie {attribute} {value!r}: no spaces, commas, semicolons or control characters")
-        if not self.path.startswith("/"):
-            raise ValueError(f"cookie path {self.path!r}: must start with '/', browsers ignore it otherwise")
+        if not re.fullmatch(r"/[!-+\--:<-~]*", self.path):
+            raise ValueError(
+                f"cookie path {self.path!r}: must start with '/', browsers ignore it otherwise, "
+                "and have no spaces, commas, semicolons or characters other than ASCII"
+            )
+        if self.domain is not None and not re.fullmatch(r"\.?[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*", self.domain):
+            raise ValueError(
+                f"cookie domain {self.domain!r}: must be a host name such as 'example.com', without a port"
+            )
         if self.secure not in (True, False, "auto"):
             raise ValueError(f"cookie secure={self.secure!r}: must be True, False or 'auto'")
         if self.samesite not in ("Lax", "Strict", "None", None):

@@ -3,7 +3,8 @@
 ``session.times += 1`` reads a number, adds to it and assigns the sum. The number that a session gives out is an `int`
 or `float` that carries its origin through ``+`` and ``-``, and so the assignment can tell "one more" from "this value"
 and be saved as an increment that no overlapping request can undo. Everything else that one can do with a number
-(products, ``int()``, JSON, pickling) gives a plain number and thereby an assignment.
+(products, ``int()``, JSON, pickling) gives a plain number and thereby an assignment. So does a float plus a field that
+is an int, ``0.5 + session.times``, because Python asks the float first, and the float knows nothing of this.
 """
 
 import struct

@@ -5,6 +5,7 @@ reached, and the node takes its place in the container above; so loading costs n
 is one node for one container, and a node knows where it is by the nodes above it.
 """
 
+import itertools
 import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping, MutableSequence
 from typing import Any, SupportsIndex, overload
@@ -177,6 +178,7 @@ class SessionDict(Node, MutableMapping[str, Any]):
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Like `dict.update`; when one value cannot be stored, none is changed."""
+        len(self._data)  # says so if it is not loaded, also when there is nothing to put in
         items = dict(*args, **kwargs)
         depth = _located(self)[2]
         for key, value in items.items():
@@ -211,7 +213,7 @@ class SessionDict(Node, MutableMapping[str, Any]):
         _detach(*old)
 
     def _key_of(self, name: str) -> str:
-        if name[:1] == "_" or hasattr(type(self), name):
+        if name[:1] == "_" or name in _OWN_NAMES:
             raise AttributeError(
                 f"{name!r} cannot be set or deleted as an attribute of a {type(self).__name__}, "
                 f"whose own it is: use session[{name!r}]"
@@ -224,6 +226,9 @@ class SessionDict(Node, MutableMapping[str, Any]):
             token = object()
             _set_dict_token(self, token)
         return token
+
+
+_OWN_NAMES = frozenset(dir(SessionDict))
 
 
 class Session(SessionDict):
@@ -290,7 +295,7 @@ class Content:
         if not isinstance(data, Mapping):
             raise SessionDataError(f"a session is a dict and cannot become a {type(data).__name__}")
         len(self.session)
-        self.session._replace(normalized(data))
+        self.session._replace(normalized(data, depth=0))
 
     def take_changes(self) -> Changes:
         """Returns what changed since the last time."""
@@ -368,6 +373,15 @@ class SessionList(Node, MutableSequence[Any]):
     def __lt__(self, other: Any) -> bool:
         return self.copy() < (other.copy() if isinstance(other, SessionList) else other)
 
+    def __le__(self, other: Any) -> bool:
+        return self.copy() <= (other.copy() if isinstance(other, SessionList) else other)
+
+    def __gt__(self, other: Any) -> bool:
+        return self.copy() > (other.copy() if isinstance(other, SessionList) else other)
+
+    def __ge__(self, other: Any) -> bool:
+        return self.copy() >= (other.copy() if isinstance(other, SessionList) else other)
+
     def __add__(self, other: Iterable[Any]) -> list[Any]:
         return [*self.copy(), *other]
 
@@ -422,20 +436,21 @@ class SessionList(Node, MutableSequence[Any]):
         return self
 
     def insert(self, index: SupportsIndex, value: Any) -> None:
-        self._rewrite((value,), index, lambda new: self._data.insert(index, *new))
+        self._rewrite((value,), index, 1, lambda new: self._data.insert(index, *new))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         old = self._data[index]
         if isinstance(index, slice):
-            self._rewrite(value, index.indices(len(self._data))[0], lambda new: self._data.__setitem__(index, new))
+            start, _, step = index.indices(len(self._data))
+            self._rewrite(value, start, step, lambda new: self._data.__setitem__(index, new))
             _detach(*old)
         elif not (value is old and isinstance(value, Node)):
-            self._rewrite((value,), index, lambda new: self._data.__setitem__(index, *new))
+            self._rewrite((value,), index, 1, lambda new: self._data.__setitem__(index, *new))
             _detach(old)
 
     def __delitem__(self, index: SupportsIndex | slice) -> None:
         old = self._data[index]
-        self._rewrite((), 0, lambda _: self._data.__delitem__(index))
+        self._rewrite((), 0, 1, lambda _: self._data.__delitem__(index))
         _detach(*(old if isinstance(index, slice) else (old,)))
 
     def clear(self) -> None:
@@ -443,17 +458,20 @@ class SessionList(Node, MutableSequence[Any]):
             del self[:]
 
     def reverse(self) -> None:
-        self._rewrite((), 0, lambda _: self._data.reverse())
+        self._rewrite((), 0, 1, lambda _: self._data.reverse())
 
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
         # The nodes, not the raw dicts in their place, are what `key` expects.
         ordered = sorted(self, key=key, reverse=reverse)
-        self._rewrite((), 0, lambda _: self._data.__setitem__(slice(None), ordered))
+        self._rewrite((), 0, 1, lambda _: self._data.__setitem__(slice(None), ordered))
 
-    def _rewrite(self, values: Iterable[Any], start: SupportsIndex, change: Callable[[list[Any]], Any]) -> None:
-        """Changes the list by *change*, which gets *values*, bound for *start*, as they will be stored."""
+    def _rewrite(
+        self, values: Iterable[Any], start: SupportsIndex, step: int, change: Callable[[list[Any]], Any]
+    ) -> None:
+        """Changes the list by *change*, which gets *values*, bound for every *step*-th position, as they are stored."""
         changes, path, depth, _ = _located(self)
-        new = [_accepted(self, position, value, depth) for position, value in enumerate(values, operator.index(start))]
+        positions = itertools.count(operator.index(start), step)
+        new = [_accepted(self, position, value, depth) for position, value in zip(positions, values, strict=False)]
         before = self._data.copy()
         change(new)  # before it is recorded, as it may raise an IndexError or ValueError
         if changes is not None:

@@ -102,6 +102,8 @@ def normalized(value: Any, depth: int = 1) -> Any:
         return _normalized_dict(value, depth)
     if isinstance(value, list | tuple):
         return _normalized_list(value, depth)
+    if isinstance(value, Code | DBRef):
+        value = _normalized_inside(value, depth)
     return _normalized_scalar(value)
 
 
@@ -168,6 +170,15 @@ def _normalized_list(value: list[Any] | tuple[Any, ...], depth: int) -> list[Any
     return result
 
 
+def _normalized_inside(value: Code | DBRef, depth: int) -> Code | DBRef:
+    """Returns *value* with what lies in it normalized."""
+    _check_depth(depth)
+    if isinstance(value, Code):
+        return Code(str(value), None if value.scope is None else _normalized_dict(value.scope, depth + 1))
+    fields = _normalized_dict(value.as_doc(), depth)
+    return DBRef(fields.pop("$ref"), fields.pop("$id"), fields.pop("$db", None), fields)
+
+
 def _check_depth(depth: int) -> None:
     if depth >= MAX_DEPTH:
         raise SessionDataError(f"nested deeper than the {MAX_DEPTH} levels that MongoDB can store, or contains itself")
@@ -180,8 +191,9 @@ def _normalized_scalar(value: Any) -> Any:
     if isinstance(value, _BSON_TYPES):
         try:
             return decode(_encoded(value), CODEC_OPTIONS)[""]
-        except (BSONError, ValueError, OverflowError) as error:
-            raise SessionDataError(f"BSON cannot encode this {type(value).__name__}") from error
+        except (BSONError, ValueError, OverflowError):
+            # The cause is left out, as its text may quote the value.
+            raise SessionDataError(f"BSON cannot encode this {type(value).__name__}") from None
     if isinstance(value, int):
         return _normalized_int(int.__index__(value))
     if isinstance(value, float):
