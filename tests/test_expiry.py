@@ -91,3 +91,50 @@ async def test_a_cookie_that_ends_with_the_browser_needs_no_extending(visit, dat
     assert "Set-Cookie" not in (await browser.get("/read")).headers
     while await lifetime(database, browser) < HOUR.total_seconds() + 60:
         await asyncio.sleep(0.01)
+
+
+class TestAbsoluteTimeout:
+    async def test_no_use_extends_a_session_beyond_it(self, site, database):
+        options = {"idle_timeout": timedelta(seconds=1), "absolute_timeout": timedelta(seconds=2)}
+        browser = (await site(PAGES, **options)).browser()
+        began = now()
+        while (text := await browser.text()) != "1 times!" or now() - began < timedelta(seconds=1):
+            assert now() - began < timedelta(seconds=3)
+            assert await lifetime(database, browser) <= (began + timedelta(seconds=2.1) - now()).total_seconds()
+            await asyncio.sleep(0.05)
+        assert text == "1 times!"
+        assert now() - began >= timedelta(seconds=2)
+
+    async def test_the_cookie_lasts_no_longer_either(self, site):
+        options = {"idle_timeout": DAY, "absolute_timeout": 2 * HOUR}
+        browser = (await site(PAGES, **options)).browser()
+        assert "; Max-Age=7200;" in (await browser.get()).headers["Set-Cookie"]
+
+    async def test_nor_does_a_rotation(self, site, database):
+        class Rotate(SessionMixin, RequestHandler):
+            async def get(self):
+                await self.rotate_session_id()
+
+        pages = [*PAGES, ("/rotate", Rotate)]
+        first = (await site(pages, absolute_timeout=2 * HOUR)).browser()
+        await first.text()
+        await asyncio.sleep(1)
+        response = await first.get("/rotate")
+        age = int(response.headers["Set-Cookie"].partition("Max-Age=")[2].partition(";")[0])
+        assert 7190 < age < 7200
+        assert await lifetime(database, first) < 7199.1
+
+    async def test_one_that_is_made_shorter_holds_for_the_sessions_that_exist(self, site):
+        first = (await site(PAGES)).browser()
+        await first.text()
+        await asyncio.sleep(1)
+        second = (await site(PAGES, absolute_timeout=timedelta(seconds=1))).browser()
+        second.cookies = first.cookies
+        assert (await second.get("/read")).body == b"{}"
+
+    async def test_at_its_end_nothing_is_extended_in_vain(self, visit, database):
+        browser = await visit(absolute_timeout=HOUR)
+        database.commands.take()
+        for _ in range(3):
+            assert "Set-Cookie" not in (await browser.get("/read")).headers
+        assert set(database.commands.take()) <= {"find"}

@@ -13,6 +13,7 @@ from tornado_sesame import (
     SessionNotLoaded,
     SessionStats,
     SessionStoreError,
+    SessionTooLarge,
 )
 
 
@@ -83,6 +84,9 @@ class TestSettings:
             ({"touch_interval": 60}, TypeError, "touch_interval must be a datetime.timedelta, not a int"),
             ({"touch_interval": timedelta(days=14)}, ValueError, "must be shorter than idle_timeout"),
             ({"touch_interval": timedelta(-1)}, ValueError, "must be shorter than idle_timeout"),
+            ({"absolute_timeout": 60}, TypeError, "absolute_timeout must be a datetime.timedelta, not a int"),
+            ({"absolute_timeout": timedelta(0)}, ValueError, "must be at least a second"),
+            ({"max_bytes": 0}, ValueError, "max_bytes=0: must be a positive number of bytes"),
             ({"timeout": 0}, ValueError, "timeout=0: must be a positive number of seconds"),
             ({"timeout": float("nan")}, ValueError, "must be a positive number of seconds"),
         ],
@@ -217,6 +221,145 @@ class TestSaving:
         live.session.n += 1
         assert await live.saved() is None
         assert (await opened(broken, secret)).session == {"n": 2}
+
+
+class TestSize:
+    @pytest.fixture
+    def manager(self, database):
+        return SessionManager(database.new_store(), max_bytes=1000)
+
+    async def test_a_session_that_becomes_too_large_is_not_saved_and_the_others_are(self, manager, database):
+        (live, secret), (other, _) = await started(manager), await started(manager)
+        live.session.text = "x" * 1000
+        other.session.text = "x" * 900
+        for _ in range(2):
+            other.session.n += 1
+            with pytest.raises(SessionTooLarge, match=rf"{live.id}: it has 10\d\d bytes, and max_bytes .* is 1000"):
+                await live.save()
+            await other.save()
+        assert await database.data(secret) == {"n": 0}
+        assert (await database.data(other.id))["n"] == 2
+        assert manager.stats.failures == 2
+
+    async def test_it_can_become_smaller_and_is_saved(self, manager, database):
+        live, secret = await started(manager)
+        live.session.list = ["x" * 600]
+        await live.save()
+        live.session.list.append("y" * 600)
+        live.session.n += 1
+        with pytest.raises(SessionTooLarge):
+            await live.save()
+        live.session.list = ["z"]
+        await live.save()
+        assert await database.data(secret) == {"n": 1, "list": ["z"]}
+
+    async def test_a_new_one_can_be_too_large(self, manager):
+        live = manager.open(None)
+        live.open_empty()
+        live.session.text = "x" * 1000
+        with pytest.raises(SessionTooLarge):
+            await live.save()
+
+    async def test_there_need_be_no_limit(self, database):
+        manager = SessionManager(database.new_store(), max_bytes=None)
+        live, secret = await started(manager)
+        live.session.text = "x" * 2_000_000
+        await live.save()
+        assert len((await database.data(secret))["text"]) == 2_000_000
+
+
+class TestOwners:
+    async def owned(self, manager, *owners):
+        sessions = []
+        for owner in owners:
+            live, _ = await started(manager)
+            live.owner = owner
+            await live.save()
+            sessions.append(live.id)
+        return sessions
+
+    async def test_sign_out_everywhere(self, manager):
+        here, there, elsewhere, bobs, nobodys = await self.owned(manager, "alice", "alice", "alice", "bob", None)
+        assert await manager.destroy_all("alice", keep=here) == 2
+        assert [await manager.load(id) is not None for id in (here, there, elsewhere, bobs, nobodys)] == [
+            *(True, False, False, True, True)
+        ]
+        assert await manager.destroy_all("alice") == 1
+        assert await manager.destroy_all("alice") == 0
+
+    async def test_several_can_be_kept(self, manager):
+        one, two, three = await self.owned(manager, *["alice"] * 3)
+        assert await manager.destroy_all("alice", keep=[one, three]) == 1
+        assert {record.id async for record in manager.records("alice")} == {one, three}
+        assert await manager.load(two) is None
+
+    async def test_records_leaves_out_what_has_expired(self, database):
+        short = SessionManager(database.new_store(), idle_timeout=timedelta(seconds=1))
+        await self.owned(short, "alice")
+        (id,) = await self.owned(SessionManager(database.new_store()), "alice")
+        await asyncio.sleep(1.01)
+        assert [record.id async for record in short.records("alice")] == [id]
+        assert [record.id async for record in short.records()] == [id]
+
+    @pytest.mark.parametrize(
+        ("owner", "error"), [(5, TypeError), (None, TypeError), ("", ValueError), ("\ud800", TypeError)]
+    )
+    async def test_what_is_no_owner_is_refused(self, manager, owner, error):
+        with pytest.raises(error):
+            await manager.destroy_all(owner)
+        if owner is not None:
+            with pytest.raises(error):
+                await anext(manager.records(owner))
+
+    async def test_it_survives_a_rotation_and_not_a_destruction(self, manager):
+        live, _ = await started(manager)
+        live.owner = "alice"
+        await live.rotate()
+        assert [record.id async for record in manager.records("alice")] == [live.id]
+        await live.destroy()
+        assert live.owner is None
+        live.session.n = 1
+        await live.save()
+        assert [record async for record in manager.records("alice")] == []
+
+    async def test_setting_it_is_enough_to_make_a_session(self, manager):
+        live = manager.open(None)
+        live.open_empty()
+        live.owner = "alice"
+        await live.save()
+        (record,) = [record async for record in manager.records("alice")]
+        assert (record.id, record.data) == (live.id, {})
+
+    async def test_setting_what_it_is_saves_nothing(self, manager):
+        live, _ = await started(manager)
+        live.owner = None
+        assert not live.is_unsaved
+
+    async def test_one_that_could_not_be_saved_goes_out_with_the_next_save(self, broken, caplog):
+        live, secret = await started(broken)
+        broken.store.failures = 1
+        live.owner = "alice"
+        with pytest.raises(SessionStoreError):
+            await live.save()
+        live.session.n += 1
+        await live.save()
+        again = await opened(broken, secret)
+        assert (again.owner, again.session) == ("alice", {"n": 1})
+
+    async def test_it_cannot_be_read_before_it_is_loaded(self, manager):
+        with pytest.raises(SessionNotLoaded):
+            _ = manager.open("x" * 43).owner
+
+    async def test_a_store_that_fails_while_it_lists_is_an_error_with_its_cause(self):
+        class Failing(MemoryStore):
+            async def records(self, owner=None):
+                raise ConnectionError("secret")
+                yield
+
+        manager = SessionManager(Failing())
+        with pytest.raises(SessionStoreError, match="could not list sessions: ConnectionError") as caught:
+            await manager.destroy_all("alice")
+        assert isinstance(caught.value.__cause__, ConnectionError)
 
 
 class TestEnding:

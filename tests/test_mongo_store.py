@@ -41,6 +41,10 @@ class TestDocuments:
         id = await inserted(store)
         times = {"created": NOW, "updated": NOW, "expires": LATER}
         assert await found(database) == [{"_id": id, "data": DATA, **times}]
+        await store.save([update(id, {}, owner=Set("alice"))])
+        assert await found(database) == [{"_id": id, "data": DATA, "owner": "alice", **times}]
+        await store.save([update(id, {}, owner=Set(None))])
+        assert await found(database) == [{"_id": id, "data": DATA, **times}]
 
     async def test_increments_and_appends_leave_the_tokens_of_the_last_twenty(self, store, database):
         id = await inserted(store)
@@ -176,19 +180,29 @@ class TestOneBadItem:
 
 
 class TestIndexes:
-    async def test_expired_sessions_are_removed_by_an_index(self, database):
+    async def test_expired_sessions_are_removed_and_owners_found_by_them(self, database):
         store = MongoStore(database.collection)
         assert await store.load([new_id()]) == {}
+        await eventually(lambda: has_ttl(database))
 
-        async def is_there():
-            indexes = await database.collection.index_information()
-            return indexes.get("expires_1", {}).get("expireAfterSeconds") == 0
+        async def has_owner():
+            return "owner_1" in await database.collection.index_information()
 
-        await eventually(is_there)
+        await eventually(has_owner)
+        plan = await database.collection.find({"owner": "alice"}).explain()
+        assert plan["queryPlanner"]["winningPlan"]["inputStage"]["indexName"] == "owner_1"
         await store.close()
 
-    async def test_another_index_in_its_place_is_a_warning(self, database, caplog):
-        await database.collection.create_index("expires")
+    @pytest.mark.parametrize("options", [{}, {"expireAfterSeconds": 3600}])
+    async def test_another_one_on_expires_is_changed(self, database, options, caplog):
+        await database.collection.create_index("expires", **options)
+        store = MongoStore(database.collection)
+        await inserted(store)
+        await eventually(lambda: has_ttl(database))
+        assert not caplog.records
+
+    async def test_another_one_on_owner_is_a_warning(self, database, caplog):
+        await database.collection.create_index("owner", unique=True, sparse=True)
         store = MongoStore(database.collection)
         id = await inserted(store)
         await store.load([id])
@@ -206,6 +220,10 @@ class TestIndexes:
         await inserted(store)
         await asyncio.sleep(0.1)
         assert list(await database.collection.index_information()) == ["_id_"]
+
+
+async def has_ttl(database):
+    return (await database.collection.index_information()).get("expires_1", {}).get("expireAfterSeconds") == 0
 
 
 class TestCollections:

@@ -1,5 +1,6 @@
 """What handlers can rely on from one request to the next, on a running server."""
 
+import asyncio
 import json
 import logging
 
@@ -507,3 +508,63 @@ class TestLogin:
         assert await browser.text("/slow") == "done"
         assert await database.data(secret) is None
         assert f"dropped a late write to session {id_of_secret(secret)}" in caplog.text
+
+
+class TestOwners:
+    class Login(Handler):
+        async def post(self):
+            await self.session
+            await self.rotate_session_id()
+            self.session_owner = self.get_argument("name")
+
+    class Devices(Handler):
+        async def get(self):
+            await self.session
+            sessions = self.session_manager.records(self.session_owner)
+            self.write({"ids": [record.id async for record in sessions]})
+
+    class Elsewhere(Handler):
+        async def post(self):
+            await self.session
+            number = await self.session_manager.destroy_all(self.session_owner, keep=self.session_id)
+            self.write(str(number))
+
+    PAGES = (*PAGES, ("/login", Login), ("/devices", Devices), ("/elsewhere", Elsewhere))
+
+    async def test_a_user_sees_and_ends_her_other_sessions(self, site):
+        running = await site(list(self.PAGES))
+        here, there, bob = [running.browser() for _ in range(3)]
+        for browser, name in (here, "alice"), (there, "alice"), (bob, "bob"):
+            await browser.text()
+            assert (await browser.post(f"/login?name={name}")).code == 200
+        ids = json.loads(await here.text("/devices"))["ids"]
+        assert set(ids) == {id_of_secret(here.secret), id_of_secret(there.secret)}
+        assert (await here.post("/elsewhere")).body == b"1"
+        assert await there.text() == "1 times!"
+        assert await here.text() == await bob.text() == "2 times!"
+
+    async def test_an_owner_that_is_no_str_is_refused(self, site, caplog):
+        class Wrong(Handler):
+            def get(self):
+                self.session_owner = 5
+
+        response = await (await site([("/", Wrong)])).browser().get()
+        assert response.code == 500
+        assert "owner must be a str such as a user's id, not a int" in caplog.text
+
+
+async def test_a_session_that_becomes_too_large_is_an_error_of_its_request_alone(site, database, caplog):
+    class Grow(Handler):
+        def get(self):
+            self.session.setdefault("list", []).append("x" * 600)
+            self.write("success")
+
+    running = await site([*PAGES, ("/grow", Grow)], max_bytes=1000)
+    browser, other = running.browser(), running.browser()
+    assert await browser.text("/grow") == "success"
+    responses = await asyncio.gather(browser.get("/grow"), other.get("/grow"))
+    assert [response.code for response in responses] == [500, 200]
+    assert "success" not in responses[0].body.decode()
+    assert "max_bytes of the SessionManager is 1000" in caplog.text
+    assert await browser.text() == "1 times!"
+    assert len((await database.data(browser.secret))["list"]) == 1

@@ -43,6 +43,9 @@ class Gate(SessionStore):
     async def delete(self, ids):
         await self.memory.delete(ids)
 
+    def records(self, owner=None):
+        return self.memory.records(owner)
+
 
 class Responses(RequestHandler):
     """Every way to answer. Where there is a session, each changes it first."""

@@ -31,13 +31,13 @@ def new_id():
     return uuid.uuid4().hex * 2
 
 
-def insert(data, id=None, *, expires=LATER):
+def insert(data, *, expires=LATER, owner=None):
     changes = Changes({(): Set(plain(data))})
-    return SessionWrite(id or new_id(), changes, NOW, expires, os.urandom(8), created=NOW)
+    return SessionWrite(new_id(), changes, NOW, expires, os.urandom(8), created=NOW, owner=owner and Set(owner))
 
 
-def update(id, ops, *, created=(), at=NOW, expires=None):
-    return SessionWrite(id, Changes(ops, frozenset(created)), at, expires, os.urandom(8))
+def update(id, ops, *, created=(), at=NOW, expires=None, owner=None):
+    return SessionWrite(id, Changes(ops, frozenset(created)), at, expires, os.urandom(8), owner=owner)
 
 
 async def inserted(store, data=DATA, **options):
@@ -194,6 +194,51 @@ class TestEnding:
         id = await inserted(store)
         popped = await asyncio.gather(*(store.pop(id) for _ in range(20)))
         assert sum(record is not None for record in popped) == 1
+
+
+class TestOwners:
+    async def test_a_session_has_one_from_the_start_or_later_or_never(self, store):
+        alices, later, nobodys = await inserted(store, owner="alice"), await inserted(store), await inserted(store)
+        assert await store.save([update(later, {("n",): Set(5)}, owner=Set("bob"))]) == [Outcome.SAVED]
+        records = await store.load([alices, later, nobodys])
+        assert [records[id].owner for id in (alices, later, nobodys)] == ["alice", "bob", None]
+        await store.save([update(alices, {}, owner=Set(None)), update(later, {("n",): Set(6)})])
+        records = await store.load([alices, later])
+        assert [records[id].owner for id in (alices, later)] == [None, "bob"]
+        assert records[later].data["n"] == 6
+        assert (await store.pop(later)).owner == "bob"
+
+    async def test_an_owner_stays_when_the_content_is_replaced(self, store):
+        id = await inserted(store, owner="alice")
+        await store.save([update(id, {(): Set({})})])
+        assert (await load(store, id)).owner == "alice"
+
+    async def test_records_lists_all_sessions_or_those_of_an_owner(self, store):
+        alices = {await inserted(store, {"n": n}, owner="alice") for n in range(3)}
+        others = {
+            await inserted(store, {"a.b": 1}, owner="$ne"),
+            await inserted(store, owner="alice.b"),
+            await inserted(store),
+        }
+        listed = {record.id: record async for record in store.records()}
+        assert listed.keys() == alices | others
+        assert {id: record.data["n"] for id, record in listed.items() if id in alices}.keys() == alices
+        assert {record.id async for record in store.records("alice")} == alices
+        assert [record.data async for record in store.records("$ne")] == [{"a.b": 1}]
+        assert [record async for record in store.records("nobody")] == []
+        assert listed[next(iter(alices))] == await load(store, next(iter(alices)))
+
+    async def test_listing_goes_on_while_sessions_come_and_go(self, store):
+        ids = [await inserted(store) for _ in range(20)]
+        seen = 0
+        async for record in store.records():
+            record.data["n"] = "changed"
+            if seen == 0:
+                await store.delete(ids[10:])
+                await inserted(store)
+            seen += 1
+        assert seen >= 10
+        assert await data(store, ids[0]) == DATA
 
 
 class TestRepeating:

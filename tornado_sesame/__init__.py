@@ -3,7 +3,7 @@
 from .changes import Changes, Inc, Push, Set, Unset
 from .cookie import SessionCookie
 from .document import Session, SessionDict, SessionList
-from .errors import SessionDataError, SessionError, SessionNotLoaded, SessionStoreError
+from .errors import SessionDataError, SessionError, SessionNotLoaded, SessionStoreError, SessionTooLarge
 from .manager import SessionManager, SessionStats
 from .mixin import SessionMixin
 from .stores import (
@@ -39,6 +39,7 @@ __all__ = [
     "SessionStats",
     "SessionStore",
     "SessionStoreError",
+    "SessionTooLarge",
     "SessionWrite",
     "Set",
     "Unset",

@@ -146,6 +146,11 @@ class ChangeSet:
     def __bool__(self) -> bool:
         return bool(self._pending)
 
+    @property
+    def may_grow(self) -> bool:
+        """Whether what is noted can make the session larger."""
+        return any(pending.kind not in (_Kind.INC, _Kind.UNSET) for pending in self._pending.values())
+
     def assigned(self, path: Path, old: Any, new: Any) -> None:
         """Notes that *new* takes the place of *old* (`MISSING`: of nothing)."""
         self._on_change()

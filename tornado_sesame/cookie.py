@@ -1,6 +1,7 @@
 """The cookie that carries a session's secret, and the id that is made of it."""
 
 import hashlib
+import math
 import re
 import secrets
 from dataclasses import dataclass
@@ -91,7 +92,8 @@ class SessionCookie:
 
     def set_header(self, secret: str, *, https: bool, lifetime: timedelta) -> str:
         """Returns the ``Set-Cookie`` header that gives the browser *secret*."""
-        max_age = f"; Max-Age={int(lifetime.total_seconds())}" if self.persistent else ""
+        # Rounded up, as 0 would make the browser drop it.
+        max_age = f"; Max-Age={math.ceil(lifetime.total_seconds())}" if self.persistent else ""
         return f"{self.name}={secret}{max_age}{self._attributes(https)}"
 
     def delete_header(self, *, https: bool) -> str:

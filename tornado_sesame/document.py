@@ -10,12 +10,12 @@ import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping, MutableSequence
 from typing import Any, SupportsIndex, overload
 
-from bson import Int64
+from bson import Int64, encode
 
 from .changes import Changes, ChangeSet, Set
-from .counters import counter, origin_of
+from .counters import counter, origin_of, same_float
 from .errors import SessionDataError, SessionNotLoaded
-from .values import MISSING, Node, Path, normalized, normalized_key, plain
+from .values import CODEC_OPTIONS, MISSING, Node, Path, normalized, normalized_key, plain
 
 __all__ = ["Content", "Session", "SessionDict", "SessionList"]
 
@@ -77,7 +77,7 @@ class SessionDict(Node, MutableMapping[str, Any]):
         """
         if key in self._data:
             return self[key]
-        if default == 0 and type(default) in _NUMBERS:
+        if type(default) in _NUMBERS and default == 0 and same_float(default, 0):  # which -0.0 is not
             return counter(default, self._origin_token(), key, None)
         return default
 
@@ -302,9 +302,13 @@ class Content:
         return self.changes.take(self)
 
     def take_all(self) -> Changes:
-        """Returns the whole content as one change, to be put where nothing is; no change when there is no content."""
+        """Returns the whole content as one change, to be put where nothing is."""
         self.changes.clear()
-        return Changes({(): Set(self.session.copy())} if self.session else {})
+        return Changes({(): Set(self.session.copy())})
+
+    def size(self) -> int:
+        """Returns how many bytes the content has as BSON."""
+        return len(encode(self.session.copy(), codec_options=CODEC_OPTIONS))
 
     def snapshot(self, path: Path, last: int | None = None) -> Any:
         value: Any = self.session

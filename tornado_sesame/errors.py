@@ -5,7 +5,7 @@ They name the session's id (a hash, safe to log) and the path inside the session
 
 from tornado.web import HTTPError
 
-__all__ = ["SessionDataError", "SessionError", "SessionNotLoaded", "SessionStoreError"]
+__all__ = ["SessionDataError", "SessionError", "SessionNotLoaded", "SessionStoreError", "SessionTooLarge"]
 
 
 class SessionError(Exception):
@@ -47,5 +47,16 @@ class SessionStoreError(SessionError, HTTPError):
     The driver's error is its ``__cause__``.
     """
 
-    def __init__(self, message: str) -> None:
-        HTTPError.__init__(self, 503, message)
+    def __init__(self, message: str, *, status_code: int = 503) -> None:
+        HTTPError.__init__(self, status_code, message)
+
+
+class SessionTooLarge(SessionStoreError):
+    """The session has grown over the manager's ``max_bytes`` and was not saved: a 500, as trying again is no help."""
+
+    def __init__(self, id: str | None, size: int, max_bytes: int) -> None:
+        super().__init__(
+            f"could not save session {id}: it has {size} bytes, and max_bytes of the SessionManager is {max_bytes}; "
+            "keep what grows in a collection of its own",
+            status_code=500,
+        )

@@ -8,9 +8,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from .changes import Set
 from .cookie import id_of_secret, new_secret
 from .document import Content, Session
-from .errors import SessionError, SessionStoreError
+from .errors import SessionError, SessionNotLoaded, SessionStoreError, SessionTooLarge
 from .stores import Conflict, Outcome, SaveResult, SessionRecord, SessionWrite
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class LiveSession:
         "_is_moving",
         "_is_renewed",
         "_is_taken",
+        "_owner",
+        "_owner_is_saved",
         "_saving",
         "_secret",
         "_sent",
@@ -59,6 +62,8 @@ class LiveSession:
         self._id = id_of_secret(secret) if secret else None
         self._created: datetime | None = None  # None while it is not stored
         self._expires: datetime | None = None
+        self._owner: str | None = None
+        self._owner_is_saved = True
         self._is_renewed = False  # whether it lives longer from now on, and so must the cookie
         self._is_destroyed = False
         self._is_moving = False  # from one id to another or to none; saves wait meanwhile
@@ -80,7 +85,30 @@ class LiveSession:
     @property
     def is_unsaved(self) -> bool:
         """Whether there are changes that the store has not confirmed."""
-        return bool(self._content.changes or (self._unsent and self._unsent.changes))
+        return self._has_news or bool(self._unsent and not self._unsent.is_touch)
+
+    @property
+    def _has_news(self) -> bool:
+        """Whether something has changed that no save has taken."""
+        return bool(self._content.changes) or not self._owner_is_saved
+
+    @property
+    def owner(self) -> str | None:
+        """To whom the session belongs.
+
+        :raises SessionNotLoaded: when it is not loaded.
+        """
+        if not self._content.is_loaded:
+            raise SessionNotLoaded
+        return self._owner
+
+    @owner.setter
+    def owner(self, owner: str | None) -> None:
+        if owner == self.owner:
+            return
+        self._on_change()
+        self._owner = owner
+        self._owner_is_saved = False
 
     def cookie_header(self, *, https: bool) -> str | None:
         """Returns the ``Set-Cookie`` header that the response needs; None when the client already has what it needs.
@@ -93,7 +121,7 @@ class LiveSession:
         if self._secret is None or (self._secret == self._sent and not self._is_renewed):
             return None
         self._sent = self._secret
-        return cookie.set_header(self._secret, https=https, lifetime=self.manager.idle_timeout)
+        return cookie.set_header(self._secret, https=https, lifetime=self.manager.lifetime(self._created))
 
     @property
     def is_stored(self) -> bool:
@@ -135,7 +163,7 @@ class LiveSession:
         """Returns the future of the save that includes all that was changed until now: its error, or None."""
         saving = self._saving or self._submit()
         # One that failed goes out again by itself, and what changed since then follows it.
-        if not self._is_taken and not (self._unsent and self._content.changes):
+        if not self._is_taken and not (self._unsent and self._has_news):
             return saving
         if self._following is None:
             self._following = asyncio.get_running_loop().create_future()
@@ -160,6 +188,7 @@ class LiveSession:
             self._is_moving = True
             try:
                 self._content.changes.clear()
+                self._owner_is_saved = True
                 self._unsent = None
                 if self._created is None and self._saving is not None:
                     await asyncio.wait([self._saving])  # an insert under way must not arrive after the delete
@@ -209,24 +238,34 @@ class LiveSession:
     # The coalescer's side
 
     def take(self, now: datetime) -> SessionWrite | None:
-        """Returns what is to be saved, or None when there is nothing. Tell `settle` how it ended."""
+        """Returns what is to be saved, or None when there is nothing. Tell `settle` how it ended.
+
+        :raises SessionTooLarge: when it is larger than it may be. Its changes stay pending.
+        """
         self._is_taken = True
         if self._is_moving or self._id is None:
             return None
         if self._unsent is not None:
             return self._unsent
+        if not self._created and not self._content.session and self._owner is None:
+            self._content.changes.clear()
+            self._owner_is_saved = True
+            return None
+        self._check_size()
+        is_due = self._is_renewal_due(now)
         changes = self._content.take_changes() if self._created else self._content.take_all()
-        is_due = self._expires is None or self.manager.is_renewal_due(self._expires, now)
-        if not changes and not (self._created and is_due):
+        if not changes and self._owner_is_saved and not is_due:
             return None
         self._unsent = SessionWrite(
             id=self._id,
             changes=changes,
             updated=now,
-            expires=now + self.manager.idle_timeout if is_due else None,
+            expires=self.manager.expiry(self._created or now, now) if is_due else None,
             token=os.urandom(8),
             created=None if self._created else now,
+            owner=None if self._owner_is_saved else Set(self._owner),
         )
+        self._owner_is_saved = True
         return self._unsent
 
     def settle(self, write: SessionWrite, result: SaveResult) -> SessionWrite | None:
@@ -240,10 +279,10 @@ class LiveSession:
             self._unsent = replace(write, changes=write.changes.resolved(whole))
             return self._unsent
         if isinstance(result, Exception):
-            if not write.changes:
+            if write.is_touch:
                 self._unsent = None
             return None
-        if result is Outcome.GONE and write.changes:
+        if result is Outcome.GONE and not write.is_touch:
             logger.info("dropped a late write to session %s, which was destroyed, rotated or has expired", write.id)
         self._created = self._created or write.created
         self._expires = write.expires or self._expires
@@ -264,6 +303,18 @@ class LiveSession:
     def _on_await(self) -> Generator[Any, Any, None]:
         return self.load().__await__()
 
+    def _check_size(self) -> None:
+        limit = self.manager.max_bytes
+        if limit is not None and (not self._created or self._content.changes.may_grow):
+            size = self._content.size()
+            if size > limit:
+                raise SessionTooLarge(self._id, size, limit)
+
+    def _is_renewal_due(self, moment: datetime | None = None) -> bool:
+        if self._created is None or self._expires is None:
+            return True
+        return self.manager.is_renewal_due(self._created, self._expires, moment)
+
     def _check_cookie_can_be_set(self) -> None:
         if self.headers_sent:
             raise SessionError(
@@ -282,13 +333,16 @@ class LiveSession:
             return
         self._created = record.created
         self._expires = record.expires
+        self._owner = record.owner
+        self._owner_is_saved = True
         self._content.open(record.data)
-        if self.manager.is_renewal_due(record.expires):
+        if self._is_renewal_due():
             self._is_renewed = self.manager.cookie.persistent
             self.saved()
 
     def _start_anew(self) -> None:
-        self._id = self._secret = self._created = self._expires = self._unsent = None
+        self._id = self._secret = self._created = self._expires = self._owner = self._unsent = None
+        self._owner_is_saved = True
         self._content.open({})
 
     def _submit(self, saved: Saved | None = None) -> Saved:

@@ -2,20 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .changes import Changes, Set
 from .coalescer import Coalescer
 from .cookie import SessionCookie
-from .errors import SessionStoreError
+from .errors import SessionStoreError, SessionTooLarge
 from .live import LiveSession
 from .stores import MemoryStore, SaveResult, SessionRecord, SessionStore, SessionWrite
-from .values import plain
+from .values import normalized, plain
 
-__all__ = ["SessionManager", "SessionStats"]
+__all__ = ["SessionManager", "SessionStats", "check_owner"]
 
 logger = logging.getLogger("tornado_sesame")
 
@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 # After so many fruitless attempts at one save, other requests change the session's shape faster than it can follow.
 MAX_CONFLICTS = 5
+
+# What one call of `SessionStore.delete` gets at most.
+DELETED_AT_ONCE = 1000
 
 
 @dataclass(slots=True)
@@ -47,12 +50,16 @@ class SessionManager:
     :arg store: where sessions are kept; by default a `MemoryStore`, which forgets them when the process ends.
     :arg cookie: the cookie's name and attributes.
     :arg idle_timeout: how long a session lives after its last use.
+    :arg absolute_timeout: how long it lives at most, however much it is used; None for as long as it is used. Nothing
+        but a new session, after `SessionMixin.destroy_session`, begins this time anew.
     :arg touch_interval: how much of *idle_timeout* must have passed before a use extends the session, and with it the
         cookie; so one that is only read is written once in this time. By default a twentieth of *idle_timeout*.
     :arg wait_for_save: holds each response until the changes its handler made are saved, and answers with a 503 when
         they cannot be. False sends responses at once and logs failed saves; a client that is faster than the save then
         finds its session as it was before, and a new one not at all.
     :arg timeout: seconds after which a store that does not answer counts as failed.
+    :arg max_bytes: the largest that a session may become, as BSON; None for no other limit than the store's. The
+        request that makes it larger gets a `SessionTooLarge`, and what it changed is not saved.
     :raises TypeError, ValueError: for settings that cannot be meant, saying which.
     """
 
@@ -62,9 +69,11 @@ class SessionManager:
         *,
         cookie: SessionCookie = SessionCookie(),
         idle_timeout: timedelta = timedelta(days=14),
+        absolute_timeout: timedelta | None = None,
         touch_interval: timedelta | None = None,
         wait_for_save: bool = True,
         timeout: float = 10.0,
+        max_bytes: int | None = 2**20,
     ) -> None:
         if store is None:
             store = MemoryStore()
@@ -78,6 +87,10 @@ class SessionManager:
             raise TypeError(f"idle_timeout must be a datetime.timedelta, not a {type(idle_timeout).__name__}")
         if idle_timeout < timedelta(seconds=1):
             raise ValueError(f"idle_timeout={idle_timeout!r}: must be at least a second")
+        if absolute_timeout is not None and not isinstance(absolute_timeout, timedelta):
+            raise TypeError(f"absolute_timeout must be a datetime.timedelta, not a {type(absolute_timeout).__name__}")
+        if absolute_timeout is not None and absolute_timeout < timedelta(seconds=1):
+            raise ValueError(f"absolute_timeout={absolute_timeout!r}: must be at least a second")
         if touch_interval is None:
             touch_interval = idle_timeout / 20
         if not isinstance(touch_interval, timedelta):
@@ -86,13 +99,17 @@ class SessionManager:
             raise ValueError(f"touch_interval={touch_interval!r}: must be shorter than idle_timeout")
         if not timeout > 0:
             raise ValueError(f"timeout={timeout!r}: must be a positive number of seconds")
+        if max_bytes is not None and not max_bytes > 0:
+            raise ValueError(f"max_bytes={max_bytes!r}: must be a positive number of bytes")
         self.store = store
         store.timeout = timeout
         self.cookie = cookie
         self.idle_timeout = idle_timeout
+        self.absolute_timeout = absolute_timeout
         self.touch_interval = touch_interval
         self.wait_for_save = wait_for_save
         self.timeout = timeout
+        self.max_bytes = max_bytes
         self.stats = SessionStats()
         self.loads: Coalescer[str, SessionRecord | Exception | None] = Coalescer(self._load_batch, timeout=timeout)
         self.saves: Coalescer[LiveSession, Exception | None] = Coalescer(self._save_batch, timeout=timeout)
@@ -107,6 +124,45 @@ class SessionManager:
         :raises SessionStoreError: when the store fails.
         """
         await self.delete(session_id)
+
+    async def destroy_all(self, owner: str, *, keep: str | Collection[str] | None = None) -> int:
+        """Deletes all sessions of an owner: "sign out everywhere", also for those who have stolen a cookie.
+
+        :arg owner: see `SessionMixin.session_owner`.
+        :arg keep: the id of a session that stays, such as the one that asks for this; or several ids.
+        :returns: how many were deleted.
+        :raises SessionStoreError: when the store fails. Some may have been deleted by then.
+        """
+        check_owner(owner)
+        kept = {keep} if isinstance(keep, str) else set(keep or ())
+        ids = [record.id async for record in self.records(owner) if record.id not in kept]
+        for start in range(0, len(ids), DELETED_AT_ONCE):
+            batch = ids[start : start + DELETED_AT_ONCE]
+            await self._call("delete", f"{batch[0]} and others" if batch[1:] else batch[0], self.store.delete(batch))
+        return len(ids)
+
+    async def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
+        """Iterates over all valid sessions, or over those of an *owner*: ``async for record in sessions.records()``.
+
+        They come one by one, in no particular order and however many there are. Changing a record changes nothing.
+
+        :raises SessionStoreError: when the store fails.
+        """
+        if owner is not None:
+            check_owner(owner)
+        records = aiter(self.store.records(owner))
+        while True:
+            try:
+                async with asyncio.timeout(self.timeout):
+                    record = await anext(records)
+            except StopAsyncIteration:
+                return
+            except Exception as error:
+                self.stats.failures += 1
+                failure = SessionStoreError(f"could not list sessions: {type(error).__name__}")
+                raise failure from error
+            if self.is_valid(record):
+                yield record
 
     async def close(self) -> None:
         """Waits for the saves that are under way and closes the store. Call it when the server has stopped."""
@@ -126,7 +182,7 @@ class SessionManager:
             self.stats.failures += 1
             failure = self.failure("load", id, error)
             raise failure from failure.__cause__
-        return None if record is None or record.expires <= now() else record
+        return record if record is not None and self.is_valid(record) else None
 
     async def delete(self, id: str) -> None:
         """Deletes the stored session."""
@@ -135,28 +191,46 @@ class SessionManager:
     async def pop(self, id: str) -> SessionRecord | None:
         """Deletes the stored session and returns it as it was last; None when it was not valid."""
         record = await self._call("rotate", id, self.store.pop(id))
-        return None if record is None or record.expires <= now() else record
+        return record if record is not None and self.is_valid(record) else None
 
     async def insert(self, record: SessionRecord) -> datetime:
         """Stores *record* as used now, and returns when it will expire."""
         moment = now()
-        expires = moment + self.idle_timeout
-        changes = Changes({(): Set(record.data)})
-        write = SessionWrite(record.id, changes, moment, expires, token=b"", created=record.created)
+        expires = self.expiry(record.created, moment)
+        changes, owner = Changes({(): Set(record.data)}), Set(record.owner)
+        write = SessionWrite(record.id, changes, moment, expires, token=b"", created=record.created, owner=owner)
         (result,) = await self._call("save", record.id, self.store.save([write]))
         if isinstance(result, Exception):
             raise self.failure("save", record.id, result)
         return expires
 
-    def is_renewal_due(self, expires: datetime, moment: datetime | None = None) -> bool:
-        """Tells whether a session that expires then is to live longer when it is used now."""
-        return expires - (moment or now()) <= self.idle_timeout - self.touch_interval
+    def expiry(self, created: datetime, moment: datetime) -> datetime:
+        """Returns when a session that was created then and is used at *moment* expires."""
+        expires = moment + self.idle_timeout
+        return expires if self.absolute_timeout is None else min(expires, created + self.absolute_timeout)
+
+    def lifetime(self, created: datetime | None) -> timedelta:
+        """Returns how long a session that is used now, and not again, lives; *created* is None for a new one."""
+        moment = now()
+        return self.expiry(created or moment, moment) - moment
+
+    def is_valid(self, record: SessionRecord) -> bool:
+        """Tells whether *record* has not expired, whatever the store makes of it."""
+        moment = now()
+        return moment < record.expires and moment < self.expiry(record.created, moment)
+
+    def is_renewal_due(self, created: datetime, expires: datetime, moment: datetime | None = None) -> bool:
+        """Tells whether a session that would expire then is to live longer when it is used now."""
+        moment = moment or now()
+        return expires - moment <= self.idle_timeout - self.touch_interval and expires < self.expiry(created, moment)
 
     def save_failure(self, id: str | None, answer: "asyncio.Future[Exception | None]") -> SessionStoreError | None:
         """Returns what went wrong with a save that `saves` has answered; None when it was done."""
         if answer.cancelled():
             return SessionStoreError(f"could not save session {id}: the server is shutting down")
         error = answer.exception() or answer.result()
+        if isinstance(error, SessionTooLarge):
+            return error
         return self.failure("save", id, error) if error else None
 
     def failure(self, action: str, id: str | None, error: BaseException) -> SessionStoreError:
@@ -195,7 +269,16 @@ class SessionManager:
     async def _save_batch(self, sessions: list[LiveSession]) -> Sequence[Exception | None]:
         moment = now()
         errors: list[Exception | None] = [None] * len(sessions)
-        todo = {index: write for index, live in enumerate(sessions) if (write := live.take(moment))}
+        todo = {}
+        for index, live in enumerate(sessions):
+            try:
+                write = live.take(moment)
+            except SessionTooLarge as error:
+                self.stats.failures += 1
+                errors[index] = error
+            else:
+                if write is not None:
+                    todo[index] = write
         for _ in range(MAX_CONFLICTS):
             if not todo:
                 return errors
@@ -228,5 +311,12 @@ def now() -> datetime:
 
 
 def _copied(record: SessionRecord) -> SessionRecord:
-    data: dict[str, Any] = plain(record.data)
-    return SessionRecord(record.id, data, record.created, record.updated, record.expires)
+    return replace(record, data=plain(record.data))
+
+
+def check_owner(owner: str) -> None:
+    if not isinstance(owner, str):
+        raise TypeError(f"owner must be a str such as a user's id, not a {type(owner).__name__}")
+    if not owner:
+        raise ValueError("owner must not be empty")
+    normalized(owner)

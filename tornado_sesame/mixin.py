@@ -15,7 +15,7 @@ from tornado.websocket import WebSocketHandler
 from .document import Session
 from .errors import SessionStoreError
 from .live import LiveSession, Saved
-from .manager import SessionManager
+from .manager import SessionManager, check_owner
 
 if TYPE_CHECKING:
     _Handler = RequestHandler
@@ -74,6 +74,24 @@ class SessionMixin(_Handler):
         None before there is one, and before the session is loaded, since what a cookie says may not exist.
         """
         return self._session_opened().id
+
+    @property
+    def session_owner(self) -> str | None:
+        """To whom the session belongs: a user's id, as a str, set at login; None for nobody.
+
+        It lies beside the data, and makes ``sessions.records(owner)`` and ``sessions.destroy_all(owner)`` find it.
+
+        :raises SessionNotLoaded: before the session is loaded.
+        :raises TypeError, ValueError: when it is set to something that is not a str, or an empty one.
+        """
+        return self._session_opened().owner
+
+    @session_owner.setter
+    def session_owner(self, owner: str | None) -> None:
+        if owner is not None:
+            check_owner(owner)
+        self._session_is_used = True
+        self._session_opened().owner = owner
 
     @property
     def session_manager(self) -> SessionManager:

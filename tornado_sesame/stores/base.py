@@ -2,12 +2,12 @@
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ..changes import Changes
+from ..changes import Changes, Set
 
 __all__ = ["Conflict", "Outcome", "SaveResult", "SessionRecord", "SessionStore", "SessionWrite"]
 
@@ -19,6 +19,7 @@ class SessionRecord:
     :arg id: the SHA-256 of the cookie's secret, in hex.
     :arg data: the content. Whoever gets the record owns it and may change it.
     :arg created, updated, expires: aware UTC datetimes with whole milliseconds.
+    :arg owner: to whom it belongs, a user's id; None for nobody.
     """
 
     id: str
@@ -26,6 +27,7 @@ class SessionRecord:
     created: datetime
     updated: datetime
     expires: datetime
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class SessionWrite:
     :arg changes: what to do to the stored data; for an insert, to ``{}``.
     :arg updated: the time of the save. A stored session that expired by then counts as absent.
     :arg expires: when the session will expire; None leaves that as it is.
+    :arg owner: ``Set(owner)`` when the session is to belong to somebody else, or (None) to nobody; None leaves that as
+        it is.
     :arg created: set for a session that is new and to be inserted, None for one that exists and is to be updated.
     :arg token: a few bytes that no other write has. A write that failed may be given to the store again, also while the
         first attempt is still on its way. A store that may have carried out what it reported as failed recognizes it by
@@ -48,6 +52,12 @@ class SessionWrite:
     expires: datetime | None
     token: bytes
     created: datetime | None = None
+    owner: Set | None = None
+
+    @property
+    def is_touch(self) -> bool:
+        """Whether it changes nothing but when the session expires."""
+        return not self.changes and self.owner is None
 
 
 class Outcome(enum.Enum):
@@ -114,6 +124,14 @@ class SessionStore(ABC):
     @abstractmethod
     async def delete(self, ids: Sequence[str]) -> None:
         """Deletes the sessions with these *ids*, for good. Ids that do not exist are no error."""
+
+    @abstractmethod
+    def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
+        """Returns an asynchronous iterator (as an async generator does) of all sessions, or of those of an *owner*.
+
+        It need not see what is saved or deleted while it runs; expired sessions may be among them. It must not hold all
+        of them in memory at once.
+        """
 
     async def close(self) -> None:  # noqa: B027 - most stores have nothing to release
         """Releases what the store itself opened. Called once, when nothing is under way any more."""

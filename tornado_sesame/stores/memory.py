@@ -1,6 +1,6 @@
 """Sessions in this process's memory: for development, tests and single-process servers that may forget."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..values import plain
@@ -23,7 +23,7 @@ class MemoryStore(SessionStore):
 
     async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:
         found = [record for id in ids if (record := self._records.get(id))]
-        return {record.id: replace(record, data=plain(record.data)) for record in found}
+        return {record.id: _copied(record) for record in found}
 
     async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
         return [self._save(write) for write in writes]
@@ -34,6 +34,12 @@ class MemoryStore(SessionStore):
     async def delete(self, ids: Sequence[str]) -> None:
         for id in ids:
             self._records.pop(id, None)
+
+    async def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
+        for id in list(self._records):
+            record = self._records.get(id)
+            if record is not None and owner in (None, record.owner):
+                yield _copied(record)
 
     def _save(self, write: SessionWrite) -> SaveResult:
         record = self._records.get(write.id)
@@ -53,7 +59,15 @@ class MemoryStore(SessionStore):
         data = write.changes.apply(record.data)
         self._records.pop(record.id, None)  # so that it moves to the end
         self._records[record.id] = replace(
-            record, data=data, updated=write.updated, expires=write.expires or record.expires
+            record,
+            data=data,
+            updated=write.updated,
+            expires=write.expires or record.expires,
+            owner=write.owner.value if write.owner else record.owner,
         )
         if len(self._records) > self.max_sessions:
             del self._records[next(iter(self._records))]
+
+
+def _copied(record: SessionRecord) -> SessionRecord:
+    return replace(record, data=plain(record.data))

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pymongo
@@ -32,6 +32,7 @@ logger = logging.getLogger("tornado_sesame")
 
 DUPLICATE_KEY = 11000
 TOO_LARGE = 10334
+INDEX_OPTIONS_CONFLICT = 85
 
 # What MongoDB answers when a path leads through something that is not a document, or $inc or $push meets a value that
 # is no number or no array: BadValue, TypeMismatch, PathNotViable.
@@ -39,6 +40,11 @@ PATH_ERRORS = frozenset({2, 14, 28})
 
 # The tokens of the last writes that a document keeps.
 TOKENS_KEPT = 20
+
+INDEXES = (
+    IndexModel([("expires", ASCENDING)], expireAfterSeconds=0),
+    IndexModel([("owner", ASCENDING)], partialFilterExpression={"owner": {"$exists": True}}),
+)
 
 # Of any type to mypy, as Motor and PyMongo describe the same methods differently.
 _ASYNCHRONOUS: tuple[type[Any], ...] = (AgnosticCollection, AsyncCollection)
@@ -50,7 +56,7 @@ _UNSENDABLE = (InvalidDocument, DocumentTooLarge, OverflowError)
 class MongoStore(SessionStore):
     """Keeps each session as one document, readable and queryable as it is::
 
-        {_id: "<sha-256, hex>", data: {...}, created: Date, updated: Date, expires: Date}
+        {_id: "<sha-256, hex>", data: {...}, owner: "alice", created: Date, updated: Date, expires: Date}
 
     It is read with primary read preference, whatever the collection says, because a request must see what the one
     before it saved. Writes use the collection's write concern; MongoDB's default, "majority", survives the loss of a
@@ -66,8 +72,8 @@ class MongoStore(SessionStore):
     percent-encoded; a document that has some says so in ``escaped: true``.
 
     :arg collection: a Motor collection (for Tornado or asyncio) or a PyMongo `AsyncCollection`.
-    :arg create_indexes: creates the TTL index on ``expires``, by which MongoDB removes expired sessions, in the
-        background at first use.
+    :arg create_indexes: creates two indexes in the background at first use: the TTL index on ``expires``, by which
+        MongoDB removes expired sessions, and one on ``owner``. What it cannot do is a warning in the log.
     :raises TypeError: when *collection* is something else, for instance one of a synchronous `pymongo.MongoClient`.
     """
 
@@ -118,6 +124,13 @@ class MongoStore(SessionStore):
     async def delete(self, ids: Sequence[str]) -> None:
         with pymongo.timeout(self.timeout):
             await self._collection.delete_many({"_id": {"$in": list(ids)}})
+
+    async def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
+        async for document in self._collection.find({} if owner is None else {"owner": owner}):
+            record = _record(document)
+            if isinstance(record, Exception):
+                raise record
+            yield record
 
     async def close(self) -> None:
         if self._indexing is not None:
@@ -195,11 +208,22 @@ class MongoStore(SessionStore):
 
     async def _create_indexes(self) -> None:
         try:
-            await self._collection.create_indexes([IndexModel([("expires", ASCENDING)], expireAfterSeconds=0)])
+            for index in INDEXES:
+                await self._create_index(index)
         except OperationFailure as error:  # the user may not, or there is another index: that will not change
             logger.warning("could not create the indexes of %s: %s", self._collection.full_name, error)
         except PyMongoError:
             self._needs_indexes = True  # MongoDB is down, which whoever uses it now will say
+
+    async def _create_index(self, index: IndexModel) -> None:
+        try:
+            await self._collection.create_indexes([index])
+        except OperationFailure as error:
+            seconds = index.document.get("expireAfterSeconds")
+            if error.code != INDEX_OPTIONS_CONFLICT or seconds is None:
+                raise
+            changed = {"keyPattern": index.document["key"], "expireAfterSeconds": seconds}
+            await self._collection.database.command("collMod", self._collection.name, index=changed)
 
 
 def _concerns_one(error: Exception) -> bool:
@@ -218,7 +242,8 @@ def _refusal(error: Exception) -> SessionStoreError:
 def _record(document: dict[str, Any]) -> SessionRecord | Exception:
     id = document["_id"]
     try:
-        return SessionRecord(id, _data(document), document["created"], document["updated"], document["expires"])
+        times = document["created"], document["updated"], document["expires"]
+        return SessionRecord(id, _data(document), *times, document.get("owner"))
     except KeyError as error:
         return SessionStoreError(f"the document of session {id} has no field {error}")
 
@@ -232,7 +257,8 @@ def _document(write: SessionWrite) -> dict[str, Any]:
     data = write.changes.apply({})
     escaped = _escaped(data)
     times = {"created": write.created, "updated": write.updated, "expires": write.expires}
-    return {"_id": write.id, "data": escaped, **times, **({} if escaped is data else {"escaped": True})}
+    owner = {"owner": write.owner.value} if write.owner and write.owner.value is not None else {}
+    return {"_id": write.id, "data": escaped, **owner, **times, **({} if escaped is data else {"escaped": True})}
 
 
 def _filter(write: SessionWrite) -> dict[str, Any]:
@@ -255,6 +281,11 @@ def _update(write: SessionWrite) -> dict[str, Any]:
     if write.expires is not None:
         sets["expires"] = write.expires
     update: dict[str, dict[str, Any]] = {"$set": sets}
+    if write.owner is not None:
+        if write.owner.value is None:
+            update["$unset"] = {"owner": True}
+        else:
+            sets["owner"] = write.owner.value
     is_escaped = False
     for path, op in write.changes.ops.items():
         field = _field(path)
