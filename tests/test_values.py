@@ -32,7 +32,7 @@ from bson.raw_bson import RawBSONDocument
 
 from tornado_sesame import SessionDataError, SessionError
 from tornado_sesame.document import Content
-from tornado_sesame.values import CODEC_OPTIONS, identical
+from tornado_sesame.values import CODEC_OPTIONS, bson_size, identical
 
 Number = enum.IntEnum("Number", {"ONE": 1, "HUGE": 2**63})
 Flag = enum.IntFlag("Flag", {"A": 1, "B": 2})
@@ -383,3 +383,11 @@ def test_scalars_are_identical_when_mongodb_would_say_so():
         for column, other in enumerate(SCALARS):
             assert identical(one, other) is (row == column)
     assert identical(2**40, Int64(2**40))
+
+
+@pytest.mark.parametrize(
+    ("data", "stored"),
+    [({}, {}), ({"a": [{"b": 1}]}, {"a": [{"b": 1}]}), ({"n": [{"a\0b": {"\0": 1}}]}, {"n": [{"a%00b": {"%00": 1}}]})],
+)
+def test_the_size_is_that_of_the_bson_that_is_stored(data, stored):
+    assert bson_size(data) == len(encode(stored))

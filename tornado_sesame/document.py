@@ -10,12 +10,12 @@ import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping, MutableSequence
 from typing import Any, SupportsIndex, overload
 
-from bson import Int64, encode
+from bson import Int64
 
 from .changes import Changes, ChangeSet, Set
 from .counters import counter, origin_of, same_float
 from .errors import SessionDataError, SessionNotLoaded
-from .values import CODEC_OPTIONS, MISSING, Node, Path, normalized, normalized_key, plain
+from .values import MISSING, Node, Path, bson_size, normalized, normalized_key, plain
 
 __all__ = ["Content", "Session", "SessionDict", "SessionList"]
 
@@ -308,7 +308,7 @@ class Content:
 
     def size(self) -> int:
         """Returns how many bytes the content has as BSON."""
-        return len(encode(self.session.copy(), codec_options=CODEC_OPTIONS))
+        return bson_size(self.session.copy())
 
     def snapshot(self, path: Path, last: int | None = None) -> Any:
         value: Any = self.session

@@ -27,7 +27,7 @@ from bson import (
     encode,
 )
 from bson.binary import UuidRepresentation
-from bson.errors import BSONError
+from bson.errors import BSONError, InvalidDocument
 
 from .errors import SessionDataError
 
@@ -37,6 +37,7 @@ __all__ = [
     "MISSING",
     "Node",
     "Path",
+    "bson_size",
     "identical",
     "normalized",
     "normalized_key",
@@ -131,6 +132,14 @@ def plain(value: Any) -> Any:
     return value.copy() if isinstance(value, Node) else value
 
 
+def bson_size(data: dict[str, Any]) -> int:
+    """Returns how many bytes *data*, made of plain dicts and lists, has as BSON."""
+    try:
+        return len(encode(data, codec_options=CODEC_OPTIONS))
+    except InvalidDocument:  # a NUL in a key, which a store of BSON must escape
+        return len(encode(_without_nul(data), codec_options=CODEC_OPTIONS))
+
+
 def identical(one: Any, other: Any) -> bool:
     """Tells whether two scalars are the same to MongoDB: equal and of one BSON type (True is not 1, 1 is not 1.0)."""
     if type(one) is type(other) and type(one) in _EXACT:
@@ -145,6 +154,12 @@ _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes, datetime, Int6
 _KEPT = frozenset({type(None), bool, float, bytes, ObjectId, UUID, Decimal128})  # nothing to check or to change
 _EXACT = frozenset({bool, int, str, bytes, ObjectId})  # == says it all
 _BSON_TYPES = (Binary, Code, DatetimeMS, DBRef, MaxKey, MinKey, ObjectId, Regex, Timestamp, UUID)
+
+
+def _without_nul(value: Any) -> Any:
+    if type(value) is dict:
+        return {key.replace("\0", "%00"): _without_nul(item) for key, item in value.items()}
+    return [_without_nul(item) for item in value] if type(value) is list else value
 
 
 def _normalized_dict(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
