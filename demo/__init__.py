@@ -1,1 +1,1 @@
-"""The demo: counts a visitor's visits. ``python -m demo`` and open http://localhost:9090."""
+"""The demo: a counter, and notes for those who sign in. ``python -m demo`` and open http://localhost:9090."""

@@ -1,23 +1,20 @@
-"""Counts a visitor's visits, and doubles a nested number at each."""
+"""Counts a visitor's visits; keeps notes for those who sign in, and shows them where else they are signed in."""
 
 import argparse
 import asyncio
 import signal
+from datetime import timedelta
 from pathlib import Path
 
 from pymongo.errors import PyMongoError
 from tornado.log import enable_pretty_logging
-from tornado.web import Application, RequestHandler
+from tornado.web import Application
 
-from tornado_sesame import MemoryStore, MongoStore, SessionManager, SessionMixin, SessionStore
+from tornado_sesame import MemoryStore, MongoStore, SessionManager, SessionStore
 
+from .handlers import PAGES
 
-class Counter(SessionMixin, RequestHandler):
-    def get(self) -> None:
-        self.session.times = self.session.get("times", 0) + 1
-        foo = self.session.setdefault("foo", {"bar": {"baz": 1.0}})
-        foo.bar.baz *= 2
-        self.render("counter.html", times=self.session.times, baz=f"{foo.bar.baz:.15g}")
+HERE = Path(__file__).parent
 
 
 def open_store(uri: str | None, driver: str) -> tuple[str, SessionStore]:
@@ -36,9 +33,16 @@ def open_store(uri: str | None, driver: str) -> tuple[str, SessionStore]:
 async def serve(port: int, uri: str | None, driver: str) -> None:
     """Runs the demo until it gets SIGTERM or SIGINT."""
     where, store = open_store(uri, driver)
-    sessions = SessionManager(store)
+    sessions = SessionManager(store, touch_interval=timedelta(minutes=1))  # so "last used" is right to the minute
     application = Application(
-        [("/", Counter)], sessions=sessions, where=where, template_path=str(Path(__file__).parent)
+        PAGES,
+        sessions=sessions,
+        where=where,
+        login_url="/login",
+        xsrf_cookies=True,
+        xsrf_cookie_kwargs={"httponly": True, "samesite": "Lax"},
+        template_path=HERE / "templates",
+        static_path=HERE / "static",
     )
     server = application.listen(port, address="localhost")
     print(f"Listening on http://localhost:{port}, sessions are {where}", flush=True)
