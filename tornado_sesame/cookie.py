@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Literal
 
-__all__ = ["SessionCookie", "id_of_secret", "new_secret"]
+__all__ = ["SessionCookie", "id_of_secret", "is_id", "new_secret"]
 
 SECRET_BYTES = 32
 
@@ -26,6 +26,11 @@ def id_of_secret(secret: str) -> str:
     using what is in it (OWASP ASVS 5.0, 7.2.3 and 11.4).
     """
     return hashlib.sha256(secret.encode("ascii")).hexdigest()
+
+
+def is_id(value: str) -> bool:
+    """Tells whether *value* has the form of an id."""
+    return re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Generator
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .changes import Set
 from .cookie import id_of_secret, new_secret
@@ -72,6 +72,9 @@ class LiveSession:
         self._saving: Saved | None = None  # the save that waits or is under way,
         self._is_taken = False  # whether it has left with what was changed,
         self._following: Saved | None = None  # and the one that somebody waits for after it
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a LiveSession knows the cookie's secret and is its request's alone: it cannot be pickled")
 
     @property
     def session(self) -> Session:

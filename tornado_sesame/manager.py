@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from .changes import Changes, Set
 from .coalescer import Coalescer
-from .cookie import SessionCookie
+from .cookie import SessionCookie, is_id
 from .errors import SessionStoreError, SessionTooLarge
 from .live import LiveSession
 from .stores import MemoryStore, SaveResult, SessionRecord, SessionStore, SessionWrite
@@ -121,9 +121,14 @@ class SessionManager:
     async def destroy(self, session_id: str) -> None:
         """Deletes the session with this id (see `SessionMixin.session_id`), wherever it is in use.
 
+        It does not ask whose session it is; an id that a client sent has to be one of his `records`.
+
         :raises SessionStoreError: when the store fails.
         """
-        await self.delete(session_id)
+        if not isinstance(session_id, str):
+            raise TypeError(f"session_id must be a str, not a {type(session_id).__name__}")
+        if is_id(session_id):  # anything else is no session's, and has no business in a query or the log
+            await self.delete(session_id)
 
     async def destroy_all(self, owner: str, *, keep: str | Collection[str] | None = None) -> int:
         """Deletes all sessions of an owner: "sign out everywhere", also for those who have stolen a cookie.
