@@ -1,11 +1,15 @@
 """The demo, run as users run it: as a process that is ended, killed and started again."""
 
+import html
 import http.cookiejar
 import re
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.parse
 import urllib.request
+import uuid
 from pathlib import Path
 
 import pytest
@@ -24,7 +28,8 @@ class Demo:
     def __init__(self, *options):
         self.port = free_port()
         self.command = [sys.executable, "-m", "demo", "--port", str(self.port), *options]
-        self.cookies = http.cookiejar.CookieJar()
+        self.url = f"http://localhost:{self.port}"
+        self.visitor = Visitor(self.url)
         self.process = None
         self.start()
 
@@ -42,11 +47,53 @@ class Demo:
 
     def visit(self):
         """Visits the page and returns the two numbers on it, and the line on the store."""
-        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
-        page = opener.open(f"http://localhost:{self.port}/").read().decode()
+        page = self.visitor.get("/")
         times = re.search(r"<h1>(\d+) times!</h1>", page)[1]
         baz = re.search(r"session.foo.bar.baz == ([^<]+)<", page)[1]
         return int(times), int(baz), re.search(r"<footer>(.*)</footer>", page)[1]
+
+
+class Visitor:
+    """A browser that keeps its cookies and, as people do, sends only forms that it was shown."""
+
+    def __init__(self, url):
+        self.url = url
+        self.jar = http.cookiejar.CookieJar()
+        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.jar))
+        self.opener.addheaders = [("User-Agent", "Tester/1.0")]
+
+    @property
+    def secret(self):
+        return {cookie.name: cookie.value for cookie in self.jar}.get("session_id")
+
+    def get(self, path):
+        return self.opener.open(self.url + path).read().decode()
+
+    def post(self, path, **fields):
+        return self.opener.open(self.url + path, urllib.parse.urlencode(fields).encode()).read().decode()
+
+    def send(self, page, path, **fields):
+        """Sends the first form for *path* on *page* and returns the next page."""
+        form = re.search(rf'<form method="post" action="{path}">(.*?)</form>', self.get(page), re.DOTALL)[1]
+        hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]+)"', form)
+        return self.post(path, **dict(hidden), **fields)
+
+    def sign_in(self, name="Alice"):
+        return self.send("/login", "/login", name=name)
+
+    def is_signed_in(self):
+        return "<title>Notes</title>" in self.get("/notes")
+
+
+def token_on(page):
+    return re.search(r'name="_xsrf" value="([^"]+)"', page)[1]
+
+
+def page_for(url, secret):
+    """Returns the page that a thief of the cookie gets."""
+    return (
+        urllib.request.urlopen(urllib.request.Request(url, headers={"Cookie": f"session_id={secret}"})).read().decode()
+    )
 
 
 @pytest.fixture
@@ -117,3 +164,171 @@ def test_a_port_in_use_is_explained(start):
     assert result.returncode == 1
     assert "try another with --port" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.fixture(params=["memory", "mongodb"])
+def demo(start, request):
+    return start(*(("--mongo", request.getfixturevalue("mongodb_uri")) if request.param == "mongodb" else ()))
+
+
+@pytest.fixture
+def alice(demo):
+    visitor = Visitor(demo.url)
+    visitor.get("/")
+    return visitor
+
+
+@pytest.fixture
+def other(demo):
+    return Visitor(demo.url)
+
+
+class TestSigningIn:
+    @pytest.mark.parametrize("page", ["/notes", "/devices"])
+    def test_who_is_not_is_asked_to(self, alice, page):
+        assert "<title>Sign in</title>" in alice.get(page)
+
+    def test_it_gives_the_session_a_new_secret_and_keeps_what_is_in_it(self, alice):
+        planted = alice.secret
+        assert "Welcome, Alice!" in alice.sign_in()
+        assert alice.secret != planted
+        assert "2 times!" in alice.get("/")
+        assert "<title>Sign in</title>" in page_for(alice.url + "/notes", planted)
+        assert "1 times!" in page_for(alice.url, planted)
+
+    def test_a_message_is_shown_once(self, alice):
+        assert '<p class="message" role="status">Welcome, Alice!</p>' in alice.sign_in()
+        assert "Welcome" not in alice.get("/notes")
+
+    def test_signing_out_is_final(self, alice):
+        alice.sign_in()
+        alice.send("/notes", "/notes", note="milk")
+        kept = alice.secret
+        assert "milk" in page_for(alice.url + "/notes", kept)
+        assert "<title>Sign in</title>" in alice.send("/notes", "/logout")
+        assert alice.secret is None
+        assert "<title>Sign in</title>" in page_for(alice.url + "/notes", kept)
+        assert "1 times!" in page_for(alice.url, kept)
+
+    def test_the_next_user_of_a_browser_sees_nothing_of_the_one_before(self, alice):
+        alice.sign_in()
+        alice.send("/notes", "/notes", note="secret of Alice")
+        before = alice.secret
+        assert "secret of Alice" not in alice.sign_in("Bob")
+        assert "Sign out Bob" in alice.get("/notes")
+        assert alice.secret != before
+
+    @pytest.mark.parametrize("name", ["", " "])
+    def test_it_needs_a_name(self, alice, name):
+        with pytest.raises(urllib.error.HTTPError, match="400: A name is needed"):
+            alice.sign_in(name)
+
+    def test_it_goes_to_no_other_site(self, alice):
+        path = "/login?next=//example.com/"
+        page = alice.post(path, name="Alice", _xsrf=token_on(alice.get(path)), next="//example.com/")
+        assert "<title>Notes</title>" in page
+
+
+class TestNotes:
+    def test_they_are_kept_in_their_order(self, alice):
+        alice.sign_in()
+        for note in "milk", "bread", " ":
+            page = alice.send("/notes", "/notes", note=note)
+        assert re.findall("<li>(.*)</li>", page) == ["milk", "bread"]
+
+    def test_html_in_them_is_text(self, alice):
+        alice.sign_in()
+        evil = """<script>alert("1")</script><img src=x onerror='alert(1)'>"""
+        page = alice.send("/notes", "/notes", note=evil)
+        assert "<script" not in page
+        assert "<img" not in page
+        assert html.unescape(re.search("<li>(.*)</li>", page)[1]) == evil
+
+    def test_so_is_html_in_names_and_browsers(self, alice):
+        alice.opener.addheaders = [("User-Agent", "<b>Tester</b>")]
+        alice.sign_in("<i>Alice</i>")
+        page = alice.get("/devices")
+        assert "&lt;i&gt;Alice&lt;/i&gt;" in page
+        assert "&lt;b&gt;Tester&lt;/b&gt;" in page
+        assert not re.search("<[bi]>", page)
+
+
+class TestDevices:
+    @pytest.fixture
+    def name(self):
+        """A user of the test's own, as the demo's database is kept."""
+        return f"Alice {uuid.uuid4()}"
+
+    def test_they_are_listed_with_what_one_needs_to_know_them(self, alice, other, name):
+        alice.sign_in(name)
+        other.sign_in(name)
+        page = alice.get("/devices")
+        entries = re.findall("<li>(.*?)</li>", page, re.DOTALL)
+        assert len(entries) == 2
+        assert all("Tester/1.0" in entry for entry in entries)
+        assert all(re.search(r"Since 20\d\d-\d\d-\d\d \d\d:\d\d, last used 20", entry) for entry in entries)
+        assert ["This one" in entry for entry in entries].count(True) == 1
+        assert alice.secret not in page
+        assert other.secret not in page
+
+    def test_signing_out_everywhere_else_ends_the_other_browsers_session(self, alice, other, name):
+        alice.sign_in(name)
+        other.sign_in(name)
+        page = alice.get("/devices")
+        assert "<button>Sign out everywhere else</button>" in page
+        page = alice.post("/devices", _xsrf=token_on(page))
+        assert "Signed out everywhere else: 1." in page
+        assert "<button>Sign out everywhere else</button>" not in page
+        assert alice.is_signed_in()
+        assert not other.is_signed_in()
+
+    def test_signing_out_there_ends_that_session(self, alice, other, demo, name):
+        third = Visitor(demo.url)
+        for visitor in alice, other, third:
+            visitor.sign_in(name)
+        assert "Signed out there." in alice.send("/devices", "/devices")
+        assert [visitor.is_signed_in() for visitor in (other, third)].count(False) == 1
+        assert alice.is_signed_in()
+
+    def test_nobody_elses_session_can_be_ended(self, alice, other, name):
+        alice.sign_in(name)
+        other.sign_in("Mallory")
+        third = Visitor(alice.url)
+        third.sign_in(name)
+        id = re.search(r'name="id" value="([0-9a-f]{64})"', alice.get("/devices"))[1]
+        assert "Signed out there." not in other.post("/devices", _xsrf=token_on(other.get("/notes")), id=id)
+        assert third.is_signed_in()
+
+
+class TestForgedForms:
+    @pytest.mark.parametrize("path", ["/login", "/logout", "/notes", "/devices"])
+    @pytest.mark.parametrize("fields", [{}, {"_xsrf": "2|00000000|00|1"}])
+    def test_they_are_refused_and_change_nothing(self, alice, path, fields):
+        alice.sign_in()
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            alice.post(path, name="Mallory", note="buy from Mallory", **fields)
+        assert alice.is_signed_in()
+        assert "Mallory" not in alice.get("/notes")
+
+
+def test_pages_are_not_kept_or_framed_and_run_no_scripts(demo):
+    response = urllib.request.urlopen(demo.url + "/login")
+    assert response.headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
+    assert "HttpOnly" in response.headers["Set-Cookie"]  # which is that of the forms
+
+
+def test_pages_can_be_read_and_used_by_everybody(alice):
+    """They name their language and title, fit small screens, and every field has a label."""
+    alice.sign_in()
+    for path in "/", "/login", "/notes", "/devices":
+        page = alice.get(path)
+        assert '<html lang="en">' in page
+        assert '<meta name="viewport" content="width=device-width' in page
+        assert re.search("<title>[^<]+</title>", page)
+        assert len(re.findall("<h1>", page)) == 1
+        fields = re.findall(r'<input id="(\w+)"', page)
+        assert fields == re.findall(r'<label for="(\w+)">', page)
+        assert len(re.findall('<input(?! type="hidden")', page)) == len(fields)
+        assert "<script" not in page
