@@ -30,6 +30,9 @@ class Origin(NamedTuple):
     added: int | float
 
 
+_new_tuple = tuple.__new__  # much faster than a NamedTuple's own constructor
+
+
 def counter(value: Any, holder: object, key: str, read: Any) -> Any:
     """Returns *value* as a number that remembers its origin, or as it is when it is not an int or a float."""
     kind = type(value)
@@ -39,7 +42,7 @@ def counter(value: Any, holder: object, key: str, read: Any) -> Any:
         number = _Float(value)
     else:
         return value
-    number.origin = Origin(holder, key, read, 0)
+    number.origin = _new_tuple(Origin, (holder, key, read, 0))
     return number
 
 
@@ -90,5 +93,5 @@ def _added(origin: Origin, value: int | float, other: Any, sign: int) -> Any:
     amount = sign * (int(other) if isinstance(other, int) else float(other))
     total = value + amount
     number: _Int | _Float = _Float(total) if isinstance(total, float) else _Int(total)
-    number.origin = Origin(origin.holder, origin.key, origin.read, origin.added + amount)
+    number.origin = _new_tuple(Origin, (origin.holder, origin.key, origin.read, origin.added + amount))
     return number

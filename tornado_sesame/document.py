@@ -515,10 +515,12 @@ def _located(node: SessionDict | SessionList) -> tuple[ChangeSet | None, Path, i
     :returns: the change set of its session (None when it was taken out of it), the path under which its changes are
         recorded, how deep it lies (the session itself is 1), and whether that path is that of a list around it.
     """
+    parent = node._parent
+    if parent is None:
+        return node._changes if isinstance(node, SessionDict) else None, (), 1, False
     keys: list[str] = []
     depth = 1
     in_list = False
-    parent = node._parent
     while parent is not None:
         depth += 1
         if type(parent) is SessionList:

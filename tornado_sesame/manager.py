@@ -107,6 +107,7 @@ class SessionManager:
         self.idle_timeout = idle_timeout
         self.absolute_timeout = absolute_timeout
         self.touch_interval = touch_interval
+        self._renewed_below = idle_timeout - touch_interval
         self.wait_for_save = wait_for_save
         self.timeout = timeout
         self.max_bytes = max_bytes
@@ -200,7 +201,7 @@ class SessionManager:
 
     async def insert(self, record: SessionRecord) -> datetime:
         """Stores *record* as used now, and returns when it will expire."""
-        moment = now()
+        moment = in_milliseconds(now())
         expires = self.expiry(record.created, moment)
         changes, owner = Changes({(): Set(record.data)}), Set(record.owner)
         write = SessionWrite(record.id, changes, moment, expires, token=b"", created=record.created, owner=owner)
@@ -222,12 +223,13 @@ class SessionManager:
     def is_valid(self, record: SessionRecord) -> bool:
         """Tells whether *record* has not expired, whatever the store makes of it."""
         moment = now()
-        return moment < record.expires and moment < self.expiry(record.created, moment)
+        limit = self.absolute_timeout
+        return moment < record.expires and (limit is None or moment < record.created + limit)
 
     def is_renewal_due(self, created: datetime, expires: datetime, moment: datetime | None = None) -> bool:
         """Tells whether a session that would expire then is to live longer when it is used now."""
         moment = moment or now()
-        return expires - moment <= self.idle_timeout - self.touch_interval and expires < self.expiry(created, moment)
+        return expires - moment <= self._renewed_below and expires < self.expiry(created, moment)
 
     def save_failure(self, id: str | None, answer: "asyncio.Future[Exception | None]") -> SessionStoreError | None:
         """Returns what went wrong with a save that `saves` has answered; None when it was done."""
@@ -272,7 +274,7 @@ class SessionManager:
         return result
 
     async def _save_batch(self, sessions: list[LiveSession]) -> Sequence[Exception | None]:
-        moment = now()
+        moment = in_milliseconds(now())
         errors: list[Exception | None] = [None] * len(sessions)
         todo = {}
         for index, live in enumerate(sessions):
@@ -310,8 +312,12 @@ class SessionManager:
 
 
 def now() -> datetime:
-    """Returns the time, in UTC and as exact as stores keep it. All of this package's times come from here."""
-    moment = datetime.now(UTC)
+    """Returns the time, in UTC. All of this package's times come from here."""
+    return datetime.now(UTC)
+
+
+def in_milliseconds(moment: datetime) -> datetime:
+    """Returns *moment* as exact as stores keep it."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 

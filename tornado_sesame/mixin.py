@@ -42,13 +42,12 @@ class SessionMixin(_Handler):
     """Whether `prepare` loads the session. None: when the method that handles the request is a plain ``def``, which
     could not await it. An ``async def`` or a coroutine does so itself, with ``await self.session``, where it wants."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._session_live: LiveSession | None = None
-        self._session_is_empty = False  # known without a query: the client has no cookie
-        self._session_is_used = False
-        self._session_headers_sent = False
-        self._session_has_failed = False
-        super().__init__(*args, **kwargs)
+    # A request that does not touch its session finds these in the class, and pays for none of them.
+    _session_live: LiveSession | None = None
+    _session_is_empty = False  # known without a query: the client has no cookie
+    _session_is_used = False
+    _session_headers_sent = False
+    _session_has_failed = False
 
     @property
     def session(self) -> Session:
@@ -157,13 +156,16 @@ class SessionMixin(_Handler):
 
     def flush(self, include_footers: bool = False) -> Future[None]:
         if not self._session_headers_sent:
-            if not include_footers and self._session_must_wait():
-                return self._session_hold(self._session_flush_held)
-            self._session_add_headers()
+            if self._session_live is not None:
+                if not include_footers and self._session_must_wait(self._session_live):
+                    return self._session_hold(self._session_flush_held)
+                self._session_add_headers(self._session_live)
+            self._session_headers_sent = True
         return super().flush(include_footers)
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
-        if self._finished or not self._session_must_wait():
+        live = self._session_live
+        if live is None or self._finished or not self._session_must_wait(live):
             return super().finish(chunk)
         if chunk is not None:
             self.write(chunk)
@@ -196,20 +198,16 @@ class SessionMixin(_Handler):
     def _session_should_load(self) -> bool:
         if self.session_autoload is not None:
             return self.session_autoload
-        if isinstance(self, WebSocketHandler):
-            return not (_can_await(type(self).open) and _can_await(type(self).on_message))
-        verb = (self.request.method or "get").lower()
-        method = getattr(type(self), verb)
-        return not _can_await(method) and method is not getattr(RequestHandler, verb, None)
+        handler: Any = type(self)
+        return _cannot_await(handler, self.request.method or "GET")
 
     async def _session_load_after(self, prepared: Awaitable[None]) -> None:
         await prepared
         if not self._finished:
             await self._session_opened().load()
 
-    def _session_must_wait(self) -> bool:
-        live = self._session_live
-        if live is None or not live.is_unsaved or self._session_has_failed:
+    def _session_must_wait(self, live: LiveSession) -> bool:
+        if not live.is_unsaved or self._session_has_failed:
             return False
         # A WebSocket's handshake takes over the connection right after finish(), which therefore cannot wait.
         return live.manager.wait_for_save and self.get_status() != 101
@@ -240,7 +238,8 @@ class SessionMixin(_Handler):
             raise Finish if self._finished else error  # finish() has been called meanwhile, and fails by itself
         if not self._session_headers_sent:
             self._headers_written = False
-            self._session_add_headers()
+            self._session_add_headers(self._session_opened())
+            self._session_headers_sent = True
         return super().flush()
 
     def _session_finish_held(self, error: SessionStoreError | None) -> Future[None]:
@@ -265,11 +264,7 @@ class SessionMixin(_Handler):
         status = error.status_code if isinstance(error, HTTPError) else 500
         self.send_error(status, exc_info=(type(error), error, error.__traceback__))
 
-    def _session_add_headers(self) -> None:
-        self._session_headers_sent = True
-        live = self._session_live
-        if live is None:
-            return
+    def _session_add_headers(self, live: LiveSession) -> None:
         live.headers_sent = True
         if self._session_is_used:
             self.add_header("Vary", "Cookie")
@@ -287,5 +282,13 @@ def _ignore(chunk: bytes) -> None:
 
 
 @lru_cache(maxsize=1024)
+def _cannot_await(handler: Any, verb: str) -> bool:
+    """Tells whether what handles the request is there and is a plain ``def``, which finds the session loaded."""
+    if issubclass(handler, WebSocketHandler):
+        return not (_can_await(handler.open) and _can_await(handler.on_message))
+    method = getattr(handler, verb.lower())
+    return not _can_await(method) and method is not getattr(RequestHandler, verb.lower(), None)
+
+
 def _can_await(method: Any) -> bool:
     return inspect.iscoroutinefunction(method) or is_coroutine_function(method)

@@ -97,6 +97,12 @@ def normalized(value: Any, depth: int = 1) -> Any:
         return _normalized_str(value)
     if kind is int or kind is Int64:
         return _normalized_int(value)
+    # Subclasses (enums, numpy.float64, Markup, a session's counters) come back from a store as their base, so they go
+    # in as it, too.
+    if isinstance(value, int):
+        return _normalized_int(int.__index__(value))
+    if isinstance(value, float):
+        return float.__float__(value)
     if isinstance(value, Node):
         value = value.copy()
     if isinstance(value, Mapping):
@@ -200,7 +206,6 @@ def _check_depth(depth: int) -> None:
 
 
 def _normalized_scalar(value: Any) -> Any:
-    # Subclasses (enums, numpy.float64, Markup) come back from a store as their base, so they go in as it, too.
     if isinstance(value, datetime):
         return _normalized_datetime(value)
     if isinstance(value, _BSON_TYPES):
@@ -209,10 +214,6 @@ def _normalized_scalar(value: Any) -> Any:
         except (BSONError, ValueError, OverflowError):
             # The cause is left out, as its text may quote the value.
             raise SessionDataError(f"BSON cannot encode this {type(value).__name__}") from None
-    if isinstance(value, int):
-        return _normalized_int(int.__index__(value))
-    if isinstance(value, float):
-        return float.__float__(value)
     if isinstance(value, str):
         return _normalized_str(value)
     if isinstance(value, bytes):

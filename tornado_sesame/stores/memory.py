@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..values import plain
 from .base import Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
@@ -70,4 +71,5 @@ class MemoryStore(SessionStore):
 
 
 def _copied(record: SessionRecord) -> SessionRecord:
-    return replace(record, data=plain(record.data))
+    data: dict[str, Any] = plain(record.data)
+    return SessionRecord(record.id, data, record.created, record.updated, record.expires, record.owner)
