@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from tornado_sesame import SessionManager
 
 from .mongod import NO_MONGODB, Mongod, find_mongod
-from .support import DATABASE, STORES, Database, Site, open_database, serve
+from .support import CLIENTS, DATABASE, STORES, Database, Site, open_database, serve
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -32,7 +32,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database_kind" in metafunc.fixturenames:
         kinds = metafunc.config.getoption("--store") or STORES
         if metafunc.definition.get_closest_marker("mongodb"):
-            kinds = [kind for kind in kinds if kind != "memory"]
+            kinds = [kind for kind in kinds if kind in CLIENTS]
+        if only := metafunc.definition.get_closest_marker("stores"):
+            kinds = [kind for kind in kinds if kind in only.args]
         metafunc.parametrize("database_kind", kinds)
 
 
@@ -101,8 +103,8 @@ def mongod(request: pytest.FixtureRequest) -> Iterator[Mongod]:
 
 @pytest.fixture
 async def database(database_kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
-    """An empty place for sessions, in memory or in MongoDB through each driver."""
-    uri = None if database_kind == "memory" else request.getfixturevalue("mongodb_uri")
+    """An empty place for sessions, in memory, in a file, or in MongoDB through each driver."""
+    uri = request.getfixturevalue("mongodb_uri") if database_kind in CLIENTS else None
     async with open_database(database_kind, uri, f"sessions_{uuid.uuid4().hex}") as database:
         yield database
 

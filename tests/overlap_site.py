@@ -1,6 +1,7 @@
 """A site whose requests overlap: each handler waits between reading its session and changing it.
 
-``python -m tests.overlap_site KIND URI COLLECTION`` serves it in a process of its own and prints its port.
+``python -m tests.overlap_site KIND URI NAME`` (what `open_database` takes) serves it in a process of its own and prints
+its port.
 """
 
 import asyncio

@@ -3,8 +3,9 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bson import encode
@@ -17,10 +18,21 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from tornado_sesame import MemoryStore, MongoStore, SessionManager, SessionStore
+from tornado_sesame import MemoryStore, MongoStore, SessionManager, SessionStore, SQLiteStore
 from tornado_sesame.cookie import id_of_secret
 
-__all__ = ["DATABASE", "STORES", "Browser", "Commands", "Database", "Site", "eventually", "open_database", "serve"]
+__all__ = [
+    "CLIENTS",
+    "DATABASE",
+    "STORES",
+    "Browser",
+    "Commands",
+    "Database",
+    "Site",
+    "eventually",
+    "open_database",
+    "serve",
+]
 
 # Of this run alone, also in the processes that it starts.
 DATABASE = os.environ.setdefault("SESAME_TESTS_DATABASE", f"sesame_tests_{os.getpid()}")
@@ -30,7 +42,7 @@ CLIENTS: dict[str, Any] = {
     "motor_asyncio": AsyncIOMotorClient,
     "pymongo": AsyncMongoClient,
 }
-STORES = ("memory", *CLIENTS)
+STORES = ("memory", "sqlite", *CLIENTS)
 
 
 class Commands(CommandListener):
@@ -68,14 +80,17 @@ class Database:
 
     :arg kind: one of `STORES`.
     :arg new_store: makes a store on this place; each has the same sessions.
-    :arg collection: None in memory.
-    :arg commands: empty in memory.
+    :arg collection: None where it is not MongoDB.
+    :arg commands: likewise empty.
+    :arg address: what another process gives to `open_database` to open the same place; None in memory.
     """
 
     kind: str
     new_store: Callable[[], SessionStore]
     collection: Any
     commands: Commands
+    address: tuple[str, str, str] | None = None
+    _observer: SessionStore | None = None
 
     @property
     def is_mongo(self) -> bool:
@@ -84,7 +99,8 @@ class Database:
     async def data(self, secret_or_id: str) -> dict[str, Any] | None:
         """Returns what is stored, as a later request will find it; None when nothing is."""
         id = secret_or_id if len(secret_or_id) == 64 else id_of_secret(secret_or_id)
-        record = (await self.new_store().load([id])).get(id)
+        self._observer = self._observer or self.new_store()
+        record = (await self._observer.load([id])).get(id)
         if isinstance(record, Exception):
             raise record
         return None if record is None else record.data
@@ -95,7 +111,7 @@ async def open_database(kind: str, uri: str | None, name: str, **options: Any) -
     """Opens an empty place for sessions.
 
     :arg kind: one of `STORES`.
-    :arg uri: of the MongoDB.
+    :arg uri: of the MongoDB, or the path of the SQLite file; None for a new file.
     :arg name: of the collection.
     :arg options: of the client.
     """
@@ -104,10 +120,23 @@ async def open_database(kind: str, uri: str | None, name: str, **options: Any) -
         memory = MemoryStore()
         yield Database(kind, lambda: memory, None, commands)
         return
+    if kind == "sqlite":
+        async with AsyncExitStack() as stack:
+            path = uri or f"{stack.enter_context(TemporaryDirectory())}/sessions.db"
+
+            def new_store() -> SQLiteStore:
+                store = SQLiteStore(path)
+                stack.push_async_callback(store.close)
+                return store
+
+            yield Database(kind, new_store, None, commands, (kind, path, name))
+        return
     client: Any = CLIENTS[kind](uri, event_listeners=[commands], **options)
     collection = client[DATABASE][name]
     try:
-        yield Database(kind, lambda: MongoStore(collection, create_indexes=False), collection, commands)
+        yield Database(
+            kind, lambda: MongoStore(collection, create_indexes=False), collection, commands, (kind, uri or "", name)
+        )
     finally:
         closing = client.close()
         if closing is not None:

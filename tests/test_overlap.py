@@ -1,4 +1,4 @@
-"""When requests overlap, nothing is lost: through two server processes on one MongoDB, or one server in memory."""
+"""When requests overlap, nothing is lost: through two server processes on one MongoDB or file, or one in memory."""
 
 import asyncio
 import itertools
@@ -51,10 +51,10 @@ class Sites:
 
 
 @pytest.fixture
-async def sites(database, site, mongodb_uri):
+async def sites(database, site):
     async with AsyncExitStack() as stack:
-        if database.is_mongo:
-            command = ("-m", "tests.overlap_site", database.kind, mongodb_uri, database.collection.name)
+        if database.address:
+            command = ("-m", "tests.overlap_site", *database.address)
             urls = []
             for _ in range(2):
                 pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tornado_sesame import SessionManager
 
-from .support import open_database
+from .support import CLIENTS, open_database
 
 EXAMPLES = int(os.environ.get("SESAME_EXAMPLES", "60"))
 
@@ -201,10 +201,10 @@ class Overlap(RuleBasedStateMachine):
             assert live.session == model.local
 
 
-@pytest.fixture(params=["memory", "motor_asyncio", "pymongo"])
+@pytest.fixture(params=["memory", "sqlite", "motor_asyncio", "pymongo"])
 def place(request):
     """Gives a runner, and an empty place for sessions in its loop."""
-    uri = request.getfixturevalue("mongodb_uri") if request.param != "memory" else None
+    uri = request.getfixturevalue("mongodb_uri") if request.param in CLIENTS else None
     with asyncio.Runner() as runner:
         opening = open_database(request.param, uri, f"overlap_model_{os.getpid()}")
         database = runner.run(opening.__aenter__())

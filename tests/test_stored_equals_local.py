@@ -15,7 +15,7 @@ from tornado_sesame import SessionDataError, SessionManager
 from tornado_sesame.document import SessionDict, SessionList
 from tornado_sesame.values import CODEC_OPTIONS
 
-from .support import open_database
+from .support import CLIENTS, open_database
 
 EXAMPLES = int(os.environ.get("SESAME_EXAMPLES", "150"))
 
@@ -254,10 +254,10 @@ def exact(data):
     return type(data) is bool, encode({"": data}, codec_options=CODEC_OPTIONS)
 
 
-@pytest.fixture(params=["memory", "pymongo"])
+@pytest.fixture(params=["memory", "sqlite", "pymongo"])
 def new_places(request):
     """Gives a runner, and a function that opens an empty place for sessions in its loop."""
-    uri = request.getfixturevalue("mongodb_uri") if request.param != "memory" else None
+    uri = request.getfixturevalue("mongodb_uri") if request.param in CLIENTS else None
     with asyncio.Runner() as runner:
         place = open_database(request.param, uri, f"stored_equals_local_{os.getpid()}")
         database = runner.run(place.__aenter__())

@@ -15,6 +15,7 @@ from .stores import (
     SessionRecord,
     SessionStore,
     SessionWrite,
+    SQLiteStore,
 )
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "MongoStore",
     "Outcome",
     "Push",
+    "SQLiteStore",
     "SaveResult",
     "Session",
     "SessionCookie",

@@ -1,12 +1,14 @@
 from .base import Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
 from .memory import MemoryStore
 from .mongo import MongoStore
+from .sqlite import SQLiteStore
 
 __all__ = [
     "Conflict",
     "MemoryStore",
     "MongoStore",
     "Outcome",
+    "SQLiteStore",
     "SaveResult",
     "SessionRecord",
     "SessionStore",

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from ..changes import Inc, Push, Set, Unset
 from ..errors import SessionStoreError
 from ..values import CODEC_OPTIONS, Path
 from .base import Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
+from .keys import escaped, escaped_key, unescaped
 
 __all__ = ["MongoStore"]
 
@@ -250,15 +250,15 @@ def _record(document: dict[str, Any]) -> SessionRecord | Exception:
 
 def _data(document: dict[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = document["data"]
-    return _unescaped(data) if document.get("escaped") else data
+    return unescaped(data) if document.get("escaped") else data
 
 
 def _document(write: SessionWrite) -> dict[str, Any]:
     data = write.changes.apply({})
-    escaped = _escaped(data)
+    kept = escaped(data)
     times = {"created": write.created, "updated": write.updated, "expires": write.expires}
     owner = {"owner": write.owner.value} if write.owner and write.owner.value is not None else {}
-    return {"_id": write.id, "data": escaped, **owner, **times, **({} if escaped is data else {"escaped": True})}
+    return {"_id": write.id, "data": kept, **owner, **times, **({} if kept is data else {"escaped": True})}
 
 
 def _filter(write: SessionWrite) -> dict[str, Any]:
@@ -289,19 +289,19 @@ def _update(write: SessionWrite) -> dict[str, Any]:
     is_escaped = False
     for path, op in write.changes.ops.items():
         field = _field(path)
-        is_escaped = is_escaped or any(map(_UNADDRESSABLE.search, path))
+        is_escaped = is_escaped or any(escaped_key(key) != key for key in path)
         match op:
             case Set(value):
-                sets[field] = escaped = _escaped(value)
-                is_escaped = is_escaped or escaped is not value
+                sets[field] = kept = escaped(value)
+                is_escaped = is_escaped or kept is not value
             case Unset():
                 update.setdefault("$unset", {})[field] = True
             case Inc(amount):
                 update.setdefault("$inc", {})[field] = amount
             case Push(values):
-                escaped = _escaped(values)
-                update.setdefault("$push", {})[field] = {"$each": escaped}
-                is_escaped = is_escaped or escaped is not values
+                kept = escaped(values)
+                update.setdefault("$push", {})[field] = {"$each": kept}
+                is_escaped = is_escaped or kept is not values
     if is_escaped:
         sets["escaped"] = True
     if not write.changes.is_repeatable:
@@ -309,37 +309,5 @@ def _update(write: SessionWrite) -> dict[str, Any]:
     return update
 
 
-_UNADDRESSABLE = re.compile(r"^$|^\$|[.%\0]")
-_ENCODED = re.compile(r"^%$|%([0-9A-F]{2})")
-
-
 def _field(path: Path) -> str:
-    return ".".join(("data", *map(_escaped_key, path)))
-
-
-def _escaped_key(key: str) -> str:
-    return _UNADDRESSABLE.sub(lambda match: f"%{ord(match[0]):02X}" if match[0] else "%", key)
-
-
-def _unescaped_key(key: str) -> str:
-    return _ENCODED.sub(lambda match: chr(int(match[1], 16)) if match[1] else "", key)
-
-
-def _escaped(value: Any) -> Any:
-    """Returns *value* with all keys escaped: *value* itself where there is nothing to escape."""
-    if type(value) is dict:
-        escaped = {_escaped_key(key): _escaped(item) for key, item in value.items()}
-        same = all(one is other for one, other in zip(escaped.values(), value.values(), strict=True))
-        return value if same and escaped.keys() == value.keys() else escaped
-    if type(value) is list:
-        items = [_escaped(item) for item in value]
-        return value if all(one is other for one, other in zip(items, value, strict=True)) else items
-    return value
-
-
-def _unescaped(value: Any) -> Any:
-    if type(value) is dict:
-        return {_unescaped_key(key): _unescaped(item) for key, item in value.items()}
-    if type(value) is list:
-        return [_unescaped(item) for item in value]
-    return value
+    return ".".join(("data", *map(escaped_key, path)))

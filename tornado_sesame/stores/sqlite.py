@@ -1,0 +1,443 @@
+"""Sessions in one file, through the standard library's sqlite3, for any number of processes on one machine."""
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from bson import decode, encode
+from bson.errors import BSONError
+
+from ..errors import SessionStoreError
+from ..values import CODEC_OPTIONS
+from .base import Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
+from .keys import escaped, unescaped
+
+__all__ = ["SQLiteStore"]
+
+APPLICATION_ID = int.from_bytes(b"sesa")  # in the file's header, where `file` and others look for it
+SCHEMA_VERSION = 1
+
+SCHEMA = (
+    """
+    CREATE TABLE sessions (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        owner TEXT,
+        created INTEGER NOT NULL,  -- times are milliseconds since 1970
+        updated INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
+        document BLOB NOT NULL  -- BSON: {data, escaped, applied}, as in MongoStore
+    )
+    """,
+    "CREATE INDEX sessions_expires ON sessions (expires)",
+    "CREATE INDEX sessions_owner ON sessions (owner) WHERE owner IS NOT NULL",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+
+# What a session may have, so that none is too large to be moved to MongoDB.
+MAX_BYTES = 16 * 2**20
+
+# The tokens of the last writes that a session keeps.
+TOKENS_KEPT = 20
+
+# Each save also removes as many expired sessions as it has writes, and some more.
+PURGED_MORE = 20
+
+# What `records` has in memory at once: so many sessions, or so many bytes.
+PAGE_ROWS, PAGE_BYTES = 200, 2**20
+
+COLUMNS = "number, id, owner, created, updated, expires, document"
+
+T = TypeVar("T")
+
+
+class SQLiteStore(SessionStore):
+    """Keeps sessions in one SQLite file, and two more beside it while it is open (``-wal`` and ``-shm``).
+
+    What it has saved survives the end of the process, however that comes (``kill -9``, too), and a power cut, as far
+    as the disk keeps what it has confirmed: each save is one transaction and is written through to the disk before
+    it counts (WAL, ``synchronous=FULL``).
+
+    Several processes may use the file at once, on one machine; not over a network file system. Change sets are applied
+    inside of a transaction that began by locking the file for other writers, so overlapping requests are exact
+    across processes. Loads wait for nobody. The work is done in two threads, one that writes and one that reads, which
+    start at first use, so an application may be made before `tornado.process.fork_processes`.
+
+    Increments and appends are applied once, also when a save failed and is repeated: each such write leaves its token
+    in its session, in the same transaction, and the last 20 are kept. So it does not matter whether a save that was
+    given up at the timeout, or whose commit raised, had been done after all. One that still waits when its time is up
+    is not done any more.
+
+    Expired sessions are removed a few at a time, with each save. Session data are not encrypted; a new file is readable
+    for its owner only.
+
+    :arg path: of the file. One that does not exist is created; its directory must exist, and be writable, too.
+    :raises ValueError: when *path* is a directory, or a file that is not a database of sessions, or one of a later
+        version of this package.
+    :raises SessionStoreError: when the file cannot be opened for writing or created.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        if path in ("", ":memory:"):
+            raise ValueError(f"SQLiteStore({path!r}): sessions need a file; for some in memory there is MemoryStore")
+        _prepare(self.path, self.timeout)
+        self._writer = _Worker(self.path)
+        self._reader = _Worker(self.path)
+
+    async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:
+        return await self._reader.run(self.timeout, _load, ids)
+
+    async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
+        return await self._writer.run(self.timeout, _save, writes)
+
+    async def pop(self, id: str) -> SessionRecord | None:
+        return await self._writer.run(self.timeout, _pop, id)
+
+    async def delete(self, ids: Sequence[str]) -> None:
+        await self._writer.run(self.timeout, _delete, ids)
+
+    async def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
+        last: int | None = -1
+        while last is not None:
+            page, last = await self._reader.run(self.timeout, _page, owner, last)
+            for record in page:
+                if isinstance(record, Exception):
+                    raise record
+                yield record
+
+    async def close(self) -> None:
+        await self._reader.close()
+        await self._writer.close()
+
+
+class _Worker:
+    """A thread that has a connection to itself, opened at first use, and does one job after the other.
+
+    :arg path: of the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="tornado_sesame")
+        self._connection: _Connection | None = None
+
+    async def run(self, seconds: float, job: Callable[..., T], *args: Any) -> T:
+        """Returns what ``job(connection, *args)`` returns, and raises what it raises.
+
+        :arg seconds: after which the job is not begun, or not committed, any more.
+        """
+        return await asyncio.wrap_future(self._executor.submit(self._do, time.monotonic() + seconds, job, args))
+
+    async def close(self) -> None:
+        """Closes the connection and ends the thread, when it has done what it was given."""
+        with suppress(RuntimeError):  # raised when it was closed before
+            await asyncio.wrap_future(self._executor.submit(self._close))
+            self._executor.shutdown()
+
+    def _do(self, deadline: float, job: Callable[..., T], args: tuple[Any, ...]) -> T:
+        _check_time(deadline)
+        try:
+            if self._connection is None:
+                self._connection = _Connection(self._path, deadline)
+            self._connection.expect_answers_until(deadline)
+            return job(self._connection, *args)
+        except sqlite3.Error as error:
+            raise SessionStoreError(f"{self._path}: {error}") from error
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class _Connection:
+    """An open file, to be used in one thread only.
+
+    :arg path: of a file that exists.
+    :arg deadline: until when to wait for other processes; see `expect_answers_until`.
+    """
+
+    def __init__(self, path: str, deadline: float) -> None:
+        self.path = path
+        # mode=rw, as else a file that has been removed would be made anew, and empty.
+        self._connection = sqlite3.connect(f"{Path(path).as_uri()}?mode=rw", uri=True, isolation_level=None)
+        self.execute = self._connection.execute
+        self.executemany = self._connection.executemany
+        self.close = self._connection.close
+        try:
+            self.expect_answers_until(deadline)
+            self.is_ours = self._is_ours()
+            self.execute("PRAGMA synchronous = FULL")
+            self.execute("PRAGMA fullfsync = ON")  # macOS: through the disk's own cache
+        except BaseException:
+            self.close()
+            raise
+
+    def expect_answers_until(self, deadline: float) -> None:
+        """Makes what is executed from now on fail when it waits for another process after *deadline*."""
+        self._deadline = deadline
+        milliseconds = max(0, round((deadline - time.monotonic()) * 1000))
+        self.execute(f"PRAGMA busy_timeout = {milliseconds}")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Gives a context that sees the file as it is at one moment."""
+        self.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if self._connection.in_transaction:  # which some errors end by themselves
+                self.execute("COMMIT")
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Gives a context in which nobody else writes. What is done in it is done when it ends, or not at all."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            _check_time(self._deadline)
+            self.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self.execute("ROLLBACK")
+            raise
+
+    def create_tables(self) -> None:
+        """Prepares a file that has nothing in it; several processes may do so at once."""
+        while True:
+            try:
+                (mode,) = self.execute("PRAGMA journal_mode = WAL").fetchone()
+                break
+            except sqlite3.OperationalError as error:  # the one that does not wait for other processes
+                if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() >= self._deadline:
+                    raise
+                time.sleep(0.01)
+        if mode != "wal":
+            raise SessionStoreError(f"{self.path}: SQLite cannot keep a write-ahead log (WAL) on this file system")
+        with self.writing():
+            if not self._is_ours():
+                for statement in SCHEMA:
+                    self.execute(statement)
+
+    def _is_ours(self) -> bool:
+        """Tells whether the file has our tables; False when it is empty.
+
+        :raises ValueError: when it is anything else.
+        """
+        (application,) = self.execute("PRAGMA application_id").fetchone()
+        (version,) = self.execute("PRAGMA user_version").fetchone()
+        if application == APPLICATION_ID and version <= SCHEMA_VERSION:
+            return True
+        if application == APPLICATION_ID:
+            raise ValueError(
+                f"{self.path} has been written by a newer tornado-sesame (schema version {version}; this one knows "
+                f"{SCHEMA_VERSION}): upgrade tornado-sesame, or give it another file"
+            )
+        if application or version or self.execute("SELECT 1 FROM sqlite_master").fetchone():
+            raise ValueError(f"{self.path} is the database of another application: give sessions a file of their own")
+        return False
+
+
+def _prepare(path: str, timeout: float) -> None:
+    """Makes sure that there is a file, that it can be written to, and that it has our tables."""
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a directory: name a file in it, such as {os.path.join(path, 'sessions.db')}")
+    try:
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise SessionStoreError(f"cannot create {path}: {error.strerror}") from error
+    try:
+        with closing(_Connection(path, time.monotonic() + timeout)) as connection:
+            connection.create_tables()
+    except sqlite3.Error as error:
+        name = error.sqlite_errorname
+        if name == "SQLITE_NOTADB":
+            raise ValueError(f"{path} is not an SQLite database: give sessions a file of their own") from error
+        remedy = ""
+        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+            remedy = "; the server must be allowed to write to the file and, for two more beside it, to its directory"
+        raise SessionStoreError(f"cannot open {path}: {error}{remedy}") from error
+
+
+def _check_time(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise TimeoutError("the file was locked or the disk busy for too long")
+
+
+# The jobs
+
+
+def _load(connection: _Connection, ids: Sequence[str]) -> dict[str, SessionRecord | Exception]:
+    with connection.reading():
+        rows = [_row(connection, id) for id in ids]
+    return {row.id: row.record() for row in rows if row}
+
+
+def _save(connection: _Connection, writes: Sequence[SessionWrite]) -> list[SaveResult]:
+    with connection.writing():
+        results = [_save_one(connection, write) for write in writes]
+        _purge(connection, min(write.updated for write in writes), len(writes) + PURGED_MORE)
+    return results
+
+
+def _pop(connection: _Connection, id: str) -> SessionRecord | None:
+    with connection.writing():
+        row = _row(connection, id)
+        if row is None:
+            return None
+        record = row.record()
+        if isinstance(record, Exception):
+            raise record
+        connection.execute("DELETE FROM sessions WHERE number = ?", (row.number,))
+    return record
+
+
+def _delete(connection: _Connection, ids: Sequence[str]) -> None:
+    with connection.writing():
+        connection.executemany("DELETE FROM sessions WHERE id = ?", [(id,) for id in ids])
+
+
+def _page(connection: _Connection, owner: str | None, after: int) -> tuple[list[SessionRecord | Exception], int | None]:
+    """Returns some sessions, and the number of the last; None when there are no more."""
+    condition, values = ("", ()) if owner is None else ("AND owner = ?", (owner,))
+    query = f"SELECT {COLUMNS} FROM sessions WHERE number > ? {condition} ORDER BY number LIMIT ?"  # noqa: S608
+    page: list[SessionRecord | Exception] = []
+    size = 0
+    with closing(connection.execute(query, (after, *values, PAGE_ROWS))) as rows:
+        for row in map(_Row._make, rows):
+            page.append(row.record())
+            size += len(row.document)
+            if len(page) == PAGE_ROWS or size >= PAGE_BYTES:
+                return page, row.number
+    return page, None
+
+
+def _save_one(connection: _Connection, write: SessionWrite) -> SaveResult:
+    try:
+        return _insert(connection, write) if write.created is not None else _update(connection, write)
+    except (BSONError, OverflowError, RecursionError) as error:
+        # Its text may quote what is in the session.
+        refusal = SessionStoreError(f"BSON cannot encode it: {type(error).__name__}")
+        refusal.__cause__ = error
+        return refusal
+    except SessionStoreError as error:
+        return error
+
+
+def _insert(connection: _Connection, write: SessionWrite) -> SaveResult:
+    document = _document(write.changes.apply({}), [])
+    owner = write.owner.value if write.owner else None
+    times = [_milliseconds(moment or write.updated) for moment in (write.created, write.updated, write.expires)]
+    connection.execute(
+        "INSERT INTO sessions (id, owner, created, updated, expires, document) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (id) DO NOTHING",
+        (write.id, owner, *times, document),
+    )
+    return Outcome.SAVED
+
+
+def _update(connection: _Connection, write: SessionWrite) -> SaveResult:
+    row = _row(connection, write.id)
+    if row is None or row.expires <= _milliseconds(write.updated):
+        return Outcome.GONE
+    document = row.document
+    if write.changes:
+        data, applied = row.content()
+        if not write.changes.is_repeatable:
+            if write.token in applied:
+                return Outcome.SAVED
+            applied = [*applied, write.token][-TOKENS_KEPT:]
+        if fields := write.changes.conflicts(data):
+            return Conflict(frozenset(fields))
+        document = _document(write.changes.apply(data), applied)
+    owner = write.owner.value if write.owner else row.owner
+    expires = row.expires if write.expires is None else _milliseconds(write.expires)
+    values = {"owner": owner, "updated": _milliseconds(write.updated), "expires": expires, "document": document}
+    # Nothing but what is different, as SQLite would touch the indexes of the others, too.
+    changed = {name: value for name, value in values.items() if value != getattr(row, name)}
+    if changed:
+        assignments = ", ".join(f"{name} = ?" for name in changed)
+        connection.execute(
+            f"UPDATE sessions SET {assignments} WHERE number = ?",  # noqa: S608 - of our own names
+            (*changed.values(), row.number),
+        )
+    return Outcome.SAVED
+
+
+def _purge(connection: _Connection, moment: datetime, number: int) -> None:
+    connection.execute(
+        "DELETE FROM sessions WHERE number IN"
+        " (SELECT number FROM sessions WHERE expires <= ? ORDER BY expires LIMIT ?)",
+        (_milliseconds(moment), number),
+    )
+
+
+# Rows and what is in them
+
+
+class _Row(NamedTuple):
+    number: int
+    id: str
+    owner: str | None
+    created: int
+    updated: int
+    expires: int
+    document: bytes
+
+    def record(self) -> SessionRecord | Exception:
+        try:
+            data, _ = self.content()
+            created, updated, expires = map(_datetime, (self.created, self.updated, self.expires))
+            return SessionRecord(self.id, data, created, updated, expires, self.owner)
+        except SessionStoreError as error:
+            return error
+
+    def content(self) -> tuple[dict[str, Any], list[bytes]]:
+        """Returns the session's data, and the tokens of the last writes that cannot be repeated."""
+        try:
+            document = decode(self.document, CODEC_OPTIONS)
+            data: dict[str, Any] = document["data"]
+        except (BSONError, KeyError, TypeError) as error:
+            raise SessionStoreError(f"the document of session {self.id} is damaged: {type(error).__name__}") from error
+        return unescaped(data) if document.get("escaped") else data, document.get("applied", [])
+
+
+def _row(connection: _Connection, id: str) -> _Row | None:
+    found = connection.execute(f"SELECT {COLUMNS} FROM sessions WHERE id = ?", (id,)).fetchone()  # noqa: S608 - ours
+    return found and _Row._make(found)
+
+
+def _document(data: dict[str, Any], applied: list[bytes]) -> bytes:
+    # BSON itself refuses no key but those with a NUL, but it would read {"$ref": ..., "$id": ...} as a DBRef.
+    kept = escaped(data)
+    document = {
+        "data": kept,
+        **({} if kept is data else {"escaped": True}),
+        **({"applied": applied} if applied else {}),
+    }
+    encoded = encode(document, codec_options=CODEC_OPTIONS)
+    if len(encoded) > MAX_BYTES:
+        raise SessionStoreError(f"it has {len(encoded)} bytes, and a session may have {MAX_BYTES}, as in MongoDB")
+    return encoded
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // MILLISECOND
+
+
+def _datetime(milliseconds: int) -> datetime:
+    return EPOCH + milliseconds * MILLISECOND
