@@ -72,6 +72,8 @@ class Proxy:
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            pass  # the proxy is closed, and a cancelled task would make asyncio's streams complain
         finally:
             for way in ways:
                 way.cancel()

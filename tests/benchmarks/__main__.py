@@ -16,9 +16,13 @@ from pathlib import Path
 
 from ..mongod import Mongod
 from .contenders import CONTENDERS, Contender, Result
+from .distance import distance
+from .growth import growth
+from .nested import CASES, microseconds
 from .report import chart, median_of, table
 
 PAGES = {"read": ("read", 0), "count": ("count", 0), "count of 100 KB": ("count", 100_000)}
+PARTS = ("contenders", "nested", "growth", "distance")
 SESSIONS = 256
 WARM_UP = 1  # seconds
 
@@ -26,32 +30,57 @@ WARM_UP = 1  # seconds
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round at 64 connections: within a minute")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2, help="a measurement takes (default: %(default)s)")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--pages", nargs="+", choices=PAGES, default=list(PAGES))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="saves the medians and all rounds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="saves the medians and all rounds of the contenders")
     parser.add_argument(
-        "--chart", type=Path, metavar="FILE", help="draws the rates, as .svg or .png (needs matplotlib)"
+        "--chart", type=Path, metavar="FILE", help="draws the contenders' rates, as .svg or .png (needs matplotlib)"
     )
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds, arguments.connections = 1, 1, [64]
+        arguments.parts = ["contenders", "nested"]
     if not shutil.which("wrk"):
         parser.exit(1, "the load generator wrk is missing: apt install wrk\n")
 
     core = set_core_aside()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         mongod = Mongod(Path(directory))
-        contenders = start(arguments.contenders, mongod.uri, core)
         try:
-            results = measure(contenders, arguments)
+            if "contenders" in arguments.parts:
+                compare(mongod, core, arguments)
+            if "nested" in arguments.parts:
+                print("\nThe session alone\n\n| | |\n|---|--:|")
+                for name, duration in microseconds().items():
+                    print(f"| {name}: `{CASES[name]}` | {duration:.2f} us |")
+            if "growth" in arguments.parts:
+                grown = growth(mongod.uri, core, arguments.rounds, arguments.seconds, show)
+                show()
+                for page, by_size in grown.items():
+                    print(f"\n{page}, 64 connections, tornado-sesame with PyMongo Async, by sessions stored\n")
+                    print(table({f"{size:,}": result for size, result in by_size.items()}))
+            if "distance" in arguments.parts:
+                measured = distance(mongod.port, core, arguments.seconds, show)
+                show()
+                for (round_trip, connections), by_contender in measured.items():
+                    print(f"\ncount, MongoDB {round_trip} ms away, {connections} connections\n")
+                    print(table(by_contender))
         finally:
-            for contender in contenders:
-                contender.close()
             mongod.kill()
 
+
+def compare(mongod: Mongod, core: int | None, arguments: argparse.Namespace) -> None:
+    """Measures the contenders side by side, and shows, saves and draws how they did."""
+    contenders = start(arguments.contenders, mongod.uri, core)
+    try:
+        results = measure(contenders, arguments)
+    finally:
+        for contender in contenders:
+            contender.close()
     medians = {case: {name: median_of(rounds) for name, rounds in by.items()} for case, by in results.items()}
     for (page, connections), by_contender in medians.items():
         print(f"\n{page}, {connections} connection{'s' * (connections > 1)}\n")
@@ -60,6 +89,11 @@ def main() -> None:
         arguments.json.write_text(json.dumps(as_json(results), indent=1))
     if arguments.chart:
         chart(medians, arguments.chart)
+
+
+def show(progress: str = "") -> None:
+    """Shows what is being measured, in place of what was before."""
+    print(f"\r{'':<100}\r{progress}", end="", file=sys.stderr, flush=True)
 
 
 def set_core_aside() -> int | None:
@@ -98,11 +132,10 @@ def measure(contenders: list[Contender], arguments: argparse.Namespace) -> dict[
             # Every contender comes first once, as the one after a pause has the cooler processor.
             for contender in contenders[round % len(contenders) :] + contenders[: round % len(contenders)]:
                 done += 1
-                progress = f"{done}/{steps} {page}, {connections} connections, {CONTENDERS[contender.name]}"
-                print(f"\r{progress:<90}", end="", file=sys.stderr, flush=True)
+                show(f"{done}/{steps} {page}, {connections} connections, {CONTENDERS[contender.name]}")
                 result = contender.load(*PAGES[page], connections=connections, seconds=arguments.seconds)
                 results[page, connections][contender.name].append(result)
-    print(f"\r{'':<90}\r", end="", file=sys.stderr)
+    show()
     return results
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,13 @@ class Contender:
     :arg name: one of `CONTENDERS`.
     :arg uri: of the MongoDB.
     :arg core: that it runs on, or None.
+    :arg collection: of its sessions; by default one that is named after it.
     :raises RuntimeError: when it does not start.
     """
 
-    def __init__(self, name: str, uri: str, core: int | None) -> None:
+    def __init__(self, name: str, uri: str, core: int | None, collection: str | None = None) -> None:
         self.name = name
-        self.collection = name.replace("-", "_")
+        self.collection = collection or name.replace("-", "_")
         self._mongodb: MongoClient[dict[str, Any]] = MongoClient(uri)
         self._cookies: dict[int, str] = {}
         command = [sys.executable, "-m", "tests.benchmarks.sites", name, uri, self.collection]
@@ -125,6 +127,7 @@ class Contender:
         summary = json.loads(output.splitlines()[-1])
         if summary["errors"] or not summary["requests"]:
             raise RuntimeError(f"{self.name}: {page} failed: {output}")
+        self._settle()
         requests = summary["requests"]
         commands_after, received_after = self._database_counts()
         return Result(
@@ -135,6 +138,13 @@ class Contender:
             commands=(commands_after - commands) / requests,
             sent=(received_after - received) / requests,
         )
+
+    def _settle(self) -> None:
+        """Returns when the server has worked off what the load left behind, which others must not pay for."""
+        before = -1.0
+        while (cpu := self._cpu()) > before:
+            before = cpu
+            time.sleep(0.05)
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -25,7 +25,7 @@ def table(results: Mapping[str, Result]) -> str:
     for name, result in results.items():
         ratios = [f"{result.rate / base.rate:.2f}x" if base else "" for base in (plain, hand)]
         lines.append(
-            f"| {CONTENDERS[name]} | {result.rate:,.0f} | {' | '.join(ratios)} | {result.commands:.2f} "
+            f"| {CONTENDERS.get(name, name)} | {result.rate:,.0f} | {' | '.join(ratios)} | {result.commands:.2f} "
             f"| {result.cpu:.0f} us | {result.p50:.2f} ms | {result.p99:.2f} ms | {result.sent:,.0f} B |"
         )
     return "\n".join(lines)
