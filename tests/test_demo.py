@@ -132,6 +132,19 @@ def test_it_counts_on_after_a_restart_and_after_a_kill(start, driver, mongodb_ur
     assert {"motor": "Motor", "pymongo": "PyMongo Async"}[driver] in demo.visit()[2]
 
 
+def test_it_counts_on_from_a_file(start, tmp_path):
+    demo = start("--sqlite", str(tmp_path / "sessions.db"))
+    assert demo.visit()[:2] == (1, 2)
+    assert demo.end(signal.SIGTERM) == 0
+    assert "Traceback" not in demo.errors
+    demo.start()
+    assert demo.visit()[:2] == (2, 4)
+    assert demo.end(signal.SIGKILL) == -signal.SIGKILL
+    demo.start()
+    assert demo.visit()[:2] == (3, 8)
+    assert "in the file" in demo.visit()[2]
+
+
 def test_every_answered_visit_is_there_after_a_kill(start, mongodb_uri):
     demo = start("--mongo", mongodb_uri)
     for round in range(1, 6):
@@ -146,6 +159,10 @@ def test_every_answered_visit_is_there_after_a_kill(start, mongodb_uri):
     ("options", "problem"),
     [
         (("--mongo", "http://localhost"), "Invalid URI scheme"),
+        (("--sqlite", str(ROOT)), "is a directory"),
+        (("--sqlite", str(ROOT / "README.md")), "README.md"),
+        (("--sqlite", "/proc/no/such/file"), "--sqlite /proc/no/such/file: "),
+        (("--sqlite", "a", "--mongo", "b"), "not allowed with"),
         (("--driver", "mongoose"), "invalid choice: 'mongoose'"),
         (("--port", "http"), "invalid int value: 'http'"),
     ],
@@ -166,9 +183,15 @@ def test_a_port_in_use_is_explained(start):
     assert "Traceback" not in result.stderr
 
 
-@pytest.fixture(params=["memory", "mongodb"])
-def demo(start, request):
-    return start(*(("--mongo", request.getfixturevalue("mongodb_uri")) if request.param == "mongodb" else ()))
+@pytest.fixture(params=["memory", "sqlite", "mongodb"])
+def demo(start, request, tmp_path):
+    match request.param:
+        case "memory":
+            return start()
+        case "sqlite":
+            return start("--sqlite", str(tmp_path / "sessions.db"))
+        case _:
+            return start("--mongo", request.getfixturevalue("mongodb_uri"))
 
 
 @pytest.fixture
