@@ -13,11 +13,14 @@ from datetime import timedelta  # noqa: F401 - in a default that the README show
 from pathlib import Path
 
 import pytest
+from tornado.httpclient import AsyncHTTPClient
+from tornado.template import Template
+from tornado.web import Application, RequestHandler
 
 from tornado_sesame import SessionCookie, SessionManager, SessionMixin
 
 from .mongod import free_port
-from .support import DATABASE
+from .support import DATABASE, Browser, Site
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -83,3 +86,138 @@ def test_the_api_tables_say_what_there_is():
         assert parameters[name].default == eval(default)  # the README is ours
     attributes = dict(re.findall(r"`(\w+)=([^`]+)`", tables.partition("| the cookie:")[2].partition("\n")[0]))
     assert {name: eval(default) for name, default in attributes.items()} == asdict(SessionCookie())
+
+
+class TestRecipes:
+    """Each recipe is run as it stands in the README, on what the recipes before it defined."""
+
+    RECIPES = README.partition("## Recipes\n")[2].partition("\n## ")[0]
+
+    def run(self, *headings, **names):
+        names |= {"Application": Application, "RequestHandler": RequestHandler, "SessionMixin": SessionMixin}
+        for heading in headings:
+            recipe = self.RECIPES.partition(f"### {heading}\n")[2].partition("\n### ")[0]
+            for block in re.findall(r"```python\n(.*?)```", recipe, re.DOTALL):
+                exec(block, names)  # the README is ours
+        return names
+
+    @pytest.fixture
+    async def visit(self):
+        sites = []
+
+        def visit(application):
+            application.settings.setdefault("sessions", SessionManager())
+            sites.append(Site(application))
+            return sites[-1].browser()
+
+        yield visit
+        for site in sites:
+            await site.close()
+
+    @staticmethod
+    async def check_password(name, password):
+        return name
+
+    async def test_signing_in(self, visit):
+        recipe = self.run("Signing in", check_password=self.check_password)
+        alice = visit(recipe["application"])
+        response = await alice.get("/account")
+        assert (response.code, response.headers["Location"]) == (302, "/login?next=%2Faccount")
+        response = await alice.post("/login", body="name=%3CAlice%3E&password=x")
+        assert (response.code, response.headers["Location"]) == (303, "/account")
+        assert await alice.text("/account") == "Hello, &lt;Alice&gt;!"
+        before = alice.secret
+        await alice.post("/login", body="name=Alice&password=x")
+        assert alice.secret != before
+        kept = dict(alice.cookies)
+        assert (await alice.post("/logout")).headers["Location"] == "/login"
+        assert not alice.cookies
+        alice.cookies = kept
+        assert (await alice.get("/account")).code == 302
+
+    async def test_a_changed_password_signs_out_everywhere_else(self, visit):
+        (call,) = re.findall(r"`await (self.session_manager.destroy_all\(.*?\))`", self.RECIPES)
+        sign_out = eval(f"lambda self, user: {call}")
+        recipe = self.run("Signing in", check_password=self.check_password)
+
+        class Password(recipe["Page"]):
+            async def post(self):
+                await sign_out(self, self.current_user)
+
+        recipe["application"].add_handlers(".*", [("/password", Password)])
+        here = visit(recipe["application"])
+        there = visit(recipe["application"])
+        for browser in here, there:
+            await browser.post("/login", body="name=Alice&password=x")
+        assert (await here.post("/password")).code == 200
+        assert (await here.get("/account")).code == 200
+        assert (await there.get("/account")).code == 302
+
+    async def test_messages_for_the_next_page(self, visit):
+        recipe = self.run("Messages for the next page")
+        (template,) = re.findall(r"`({% for message.*?{% end %})`", self.RECIPES, re.DOTALL)
+
+        class Form(recipe["Flashing"]):
+            def post(self):
+                self.flash("Saved.")
+                self.flash("<Nearly.>")
+
+            def get(self):
+                self.write(Template(template).generate(handler=self))
+
+        browser = visit(Application([("/", Form)]))
+        assert await browser.text() == ""
+        assert not browser.cookies
+        await browser.post()
+        assert await browser.text() == '<p role="status">Saved.</p><p role="status">&lt;Nearly.&gt;</p>'
+        assert await browser.text() == ""
+
+    async def test_forms_that_other_sites_cannot_send(self, visit):
+        class Form(SessionMixin, RequestHandler):
+            def get(self):
+                self.write(Template("{% module xsrf_form_html() %}").generate(**self.get_template_namespace()))
+
+            def post(self):
+                self.session.sent = True
+
+        recipe = self.run("Forms that other sites cannot send", pages=[("/", Form)])
+        browser = visit(recipe["application"])
+        page = await browser.get()
+        assert "; HttpOnly" in page.headers["Set-Cookie"]
+        assert "SameSite=Lax" in page.headers["Set-Cookie"]
+        assert (await browser.post()).code == 403
+        assert "session_id" not in browser.cookies
+        token = re.search(r'value="(.*)"', page.body.decode())[1]
+        assert (await browser.post(body=f"_xsrf={token.replace('|', '%7C')}")).code == 200
+        assert "session_id" in browser.cookies
+
+    async def test_behind_a_proxy_that_ends_tls(self):
+        port = free_port()
+        names = {"Application": Application, "pages": [("/", Protocol)]}
+        recipe = re.search(r"### Behind a proxy.*?```python\n(.*?)```", self.RECIPES, re.DOTALL)[1]
+        exec(recipe.replace("8080", str(port)), names)
+        client = AsyncHTTPClient(force_instance=True)
+        try:
+            browser = Browser(f"http://127.0.0.1:{port}", client)
+            for headers, seen in (
+                ({}, "http 127.0.0.1"),
+                ({"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}, "https 192.0.2.7"),
+                ({"X-Scheme": "https", "X-Real-Ip": "192.0.2.8"}, "https 192.0.2.8"),
+            ):
+                response = await browser.get(headers=headers)
+                assert response.body.decode() == seen
+                browser.cookies.clear()
+                cookie = response.headers["Set-Cookie"]
+                assert cookie.startswith("__Host-session_id=")
+                assert "; Path=/; Secure; HttpOnly; SameSite=Lax" in cookie
+                assert "Domain" not in cookie
+        finally:
+            client.close()
+            names["server"].stop()
+            await names["server"].close_all_connections()
+
+
+class Protocol(SessionMixin, RequestHandler):
+    def get(self):
+        self.session.here = True
+        self.write(f"{self.request.protocol} {self.request.remote_ip}")
