@@ -1,11 +1,13 @@
 """Keys that a database cannot have, percent-encoded: BSON cannot have a NUL in one, nor MongoDB address some others."""
 
 import re
+from functools import lru_cache
 from typing import Any
 
 __all__ = ["escaped", "escaped_key", "unescaped"]
 
 
+@lru_cache(maxsize=4096)
 def escaped_key(key: str) -> str:
     """Returns *key* without what MongoDB cannot address: an empty one is ``%``, and ``.``, ``$``, NUL are encoded."""
     return _UNADDRESSABLE.sub(lambda match: f"%{ord(match[0]):02X}" if match[0] else "%", key)
