@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from tornado_sesame.coalescer import Coalescer
+from tornado_sesame.coalescer import Coalescer, answer_within
 
 
 class Calls:
@@ -148,8 +148,35 @@ async def test_after_a_timeout_it_works_again():
     calls = Calls(timeout=0.1)
     with pytest.raises(TimeoutError):
         await calls.submit(1)
-    calls.answer()
+    calls.answer(2)  # the first one, too, though nobody waits for it any more
     assert await calls.submit(2) == 4
+
+
+async def test_a_call_that_timed_out_ends_by_itself_or_is_cancelled_some_time_later(monkeypatch):
+    """Drivers do not like to be cancelled: PyMongo on Python 3.11 could stay locked for good."""
+    ends = []
+
+    async def call(items):
+        try:
+            await asyncio.sleep(items[0])
+            ends.append("itself")
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+        return items
+
+    monkeypatch.setattr("tornado_sesame.coalescer.GRACE", 0.4)
+    for begin in (
+        lambda seconds: Coalescer(call, timeout=0.1).submit(seconds),
+        lambda s: answer_within(0.1, call([s])),
+    ):
+        for seconds, end in (0.2, "itself"), (10, "cancelled"):
+            with pytest.raises(TimeoutError):
+                await begin(seconds)
+            assert ends == []
+            await asyncio.sleep(0.5)
+            assert ends == [end]
+            ends.clear()
 
 
 async def test_drain_waits_for_what_waits_and_what_is_under_way():

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from .changes import Changes, Set
-from .coalescer import Coalescer
+from .coalescer import GRACE, Coalescer, answer_within
 from .cookie import SessionCookie, is_id
 from .errors import SessionStoreError, SessionTooLarge
 from .live import LiveSession
@@ -159,7 +159,7 @@ class SessionManager:
         records = aiter(self.store.records(owner))
         while True:
             try:
-                async with asyncio.timeout(self.timeout):
+                async with asyncio.timeout(self.timeout + GRACE):
                     record = await anext(records)
             except StopAsyncIteration:
                 return
@@ -252,8 +252,7 @@ class SessionManager:
     async def _call(self, action: str, id: str, call: Awaitable[T]) -> T:
         self.stats.commands += 1
         try:
-            async with asyncio.timeout(self.timeout):
-                return await call
+            return await answer_within(self.timeout, call)
         except Exception as error:
             self.stats.failures += 1
             failure = self.failure(action, id, error)

@@ -91,8 +91,8 @@ class SessionStore(ABC):
     """
 
     timeout: float = 10.0
-    """Seconds after which the manager gives a call up and cancels it; the manager sets it. A store whose work goes on
-    when its coroutine is cancelled, as in a thread, should end it by then: nobody expects it to happen any more."""
+    """Seconds after which the manager gives a call up, and soon after cancels it; the manager sets it. A store should
+    end its work by itself by then: nobody expects it to happen any more."""
 
     @abstractmethod
     async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:

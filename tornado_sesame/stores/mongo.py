@@ -41,6 +41,9 @@ PATH_ERRORS = frozenset({2, 14, 28})
 # The tokens of the last writes that a document keeps.
 TOKENS_KEPT = 20
 
+# What `records` has in memory at once, beside what the driver has from MongoDB.
+PAGE = 20
+
 INDEXES = (
     IndexModel([("expires", ASCENDING)], expireAfterSeconds=0),
     IndexModel([("owner", ASCENDING)], partialFilterExpression={"owner": {"$exists": True}}),
@@ -126,11 +129,17 @@ class MongoStore(SessionStore):
             await self._collection.delete_many({"_id": {"$in": list(ids)}})
 
     async def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
-        async for document in self._collection.find({} if owner is None else {"owner": owner}):
-            record = _record(document)
-            if isinstance(record, Exception):
-                raise record
-            yield record
+        cursor = self._collection.find({} if owner is None else {"owner": owner})
+        while True:
+            with pymongo.timeout(self.timeout):
+                documents = await cursor.to_list(PAGE)
+            if not documents:
+                return
+            for document in documents:
+                record = _record(document)
+                if isinstance(record, Exception):
+                    raise record
+                yield record
 
     async def close(self) -> None:
         if self._indexing is not None:
