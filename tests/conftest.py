@@ -15,6 +15,8 @@ from tornado_sesame import SessionManager
 from .mongod import NO_MONGODB, Mongod, find_mongod
 from .support import CLIENTS, DATABASE, STORES, Database, Site, open_database, serve
 
+pytest.register_assert_rewrite("tornado_sesame.testing.contract")
+
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )

@@ -12,16 +12,19 @@ from tornado.web import RequestHandler
 
 from tornado_sesame import Conflict, MongoStore, Outcome, SessionManager, SessionMixin, SessionStoreError
 from tornado_sesame.changes import Inc, Push, Set
+from tornado_sesame.testing.contract import DATA, LATER, NOW, data, insert, inserted, new_id, update
 from tornado_sesame.values import CODEC_OPTIONS
 
 from .support import DATABASE, eventually
-from .test_stores import DATA, LATER, NOW, data, insert, inserted, new_id, store, update
-
-__all__ = ["store"]
 
 pytestmark = pytest.mark.mongodb
 
 WORDS = {f"word{number}": "x" * 1000 for number in range(100)}
+
+
+@pytest.fixture
+def store(database):
+    return database.new_store()
 
 
 class Large(SessionMixin, RequestHandler):

@@ -17,8 +17,10 @@ from .stores import (
     SessionWrite,
     SQLiteStore,
 )
+from .values import CODEC_OPTIONS
 
 __all__ = [
+    "CODEC_OPTIONS",
     "Changes",
     "Conflict",
     "Inc",

@@ -1,0 +1,498 @@
+"""What every store does, whatever it keeps sessions in, as tests."""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
+
+from ..changes import Changes, Inc, Op, Push, Set, Unset
+from ..stores import Conflict, Outcome, SessionRecord, SessionStore, SessionWrite
+from ..values import MAX_DEPTH, Path, plain
+
+__all__ = ["DATA", "LATER", "NOW", "StoreContract", "data", "insert", "inserted", "load", "new_id", "update"]
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
+LATER = datetime(2096, 1, 2, 3, 4, 5, 678000, UTC)
+
+DATA: dict[str, Any] = {"n": 1, "f": 0.5, "s": "text", "l": [1, {"a": 2}], "d": {"n": 1, "l": [], "d": {"n": 1}}}
+
+Ops = Mapping[Path, Op]
+
+
+class StoreContract:
+    """The tests that every `SessionStore` passes. Give them yours, in a file that pytest collects::
+
+        class TestMyStore(StoreContract):
+            @pytest.fixture
+            async def store(self):
+                store = MyStore(...)  # with nothing in it
+                yield store
+                await store.close()
+
+    They need pytest-asyncio; in its strict mode, the fixture is a ``pytest_asyncio.fixture``. The docstring of a test
+    that fails says what the store has to do.
+    """
+
+    pytestmark = pytest.mark.asyncio
+
+    @pytest.fixture
+    def store(self) -> SessionStore:
+        """The store to be tested, with nothing in it."""
+        raise NotImplementedError(f"{type(self).__name__} must override the fixture `store` and return its store")
+
+    # Loading
+
+    async def test_a_record_is_as_it_was_inserted(self, store: SessionStore) -> None:
+        """A write with `created` makes a session of its changes (applied to {}), with its times, to the millisecond,
+        and None for the owner.
+        """
+        id = await inserted(store)
+        assert await load(store, id) == SessionRecord(id, DATA, NOW, NOW, LATER)
+
+    async def test_what_does_not_exist_is_left_out(self, store: SessionStore) -> None:
+        """`load` returns a dict of what it found: no None for the others, no error."""
+        one, other = await inserted(store, {"n": 1}), await inserted(store, {"n": 2})
+        records = await loaded(store, [one, new_id(), other])
+        assert {id: record.data for id, record in records.items()} == {one: {"n": 1}, other: {"n": 2}}
+        assert await store.load([new_id()]) == {}
+
+    async def test_a_record_belongs_to_whoever_loaded_it(self, store: SessionStore) -> None:
+        """`load` returns copies: what a request does to its record must not reach the store."""
+        id = await inserted(store)
+        (await data(store, id))["d"]["l"].append("mine")
+        assert await data(store, id) == DATA
+
+    async def test_a_thousand_at_once(self, store: SessionStore) -> None:
+        """A batch has no limit that a caller would know of, such as a number of SQL parameters."""
+        writes = [insert({"n": n}) for n in range(1000)]
+        assert await store.save(writes) == [Outcome.SAVED] * 1000
+        records = await loaded(store, [write.id for write in writes])
+        assert [records[write.id].data["n"] for write in writes] == list(range(1000))
+
+    # Updating
+
+    @pytest.mark.parametrize(
+        ("ops", "expected"),
+        [
+            pytest.param({("n",): Set("one")}, DATA | {"n": "one"}, id="set"),
+            pytest.param({("d", "d", "n"): Set(None)}, DATA | {"d": DATA["d"] | {"d": {"n": None}}}, id="set nested"),
+            pytest.param({("d",): Set({"x": []})}, DATA | {"d": {"x": []}}, id="set a dict"),
+            pytest.param({("new",): Set([{}])}, DATA | {"new": [{}]}, id="set what is new"),
+            pytest.param({(): Set({"all": 1})}, {"all": 1}, id="replace"),
+            pytest.param({(): Set({})}, {}, id="empty"),
+            pytest.param({("n",): Unset(), ("nothing",): Unset(), ("l",): Unset()}, None, id="unset"),
+            pytest.param({("no", "thing"): Unset(), ("s", "n"): Unset()}, DATA, id="unset in nothing"),
+            pytest.param({("n",): Inc(2), ("f",): Inc(-0.25)}, DATA | {"n": 3, "f": 0.25}, id="add"),
+            pytest.param({("n",): Inc(0.5), ("new",): Inc(7)}, DATA | {"n": 1.5, "new": 7}, id="add to int, to none"),
+            pytest.param({("n",): Inc(2**63 - 2)}, DATA | {"n": 2**63 - 1}, id="add up to 64 bits"),
+            pytest.param({("l",): Push([2, [3], {"b": 4}])}, DATA | {"l": [1, {"a": 2}, 2, [3], {"b": 4}]}, id="push"),
+            pytest.param({("new",): Push([1])}, DATA | {"new": [1]}, id="push to none"),
+            pytest.param({("new",): Push([]), ("l",): Push([])}, DATA | {"new": []}, id="push nothing"),
+            pytest.param(
+                {("n",): Inc(1), ("l",): Push([2]), ("s",): Unset(), ("d", "n"): Set(5), ("d", "d", "n"): Inc(1)},
+                {"n": 2, "f": 0.5, "l": [1, {"a": 2}, 2], "d": {"n": 5, "l": [], "d": {"n": 2}}},
+                id="all together",
+            ),
+        ],
+    )
+    async def test_it_does_what_the_operations_say(
+        self, store: SessionStore, ops: Ops, expected: dict[str, Any] | None
+    ) -> None:
+        """`write.changes.apply(data)` does it for stores that read, change and write."""
+        expected = {"f": 0.5, "s": "text", "d": DATA["d"]} if expected is None else expected
+        id = await inserted(store)
+        assert await store.save([update(id, ops)]) == [Outcome.SAVED]
+        found = await data(store, id)
+        assert found == expected
+        assert {name: isinstance(value, float) for name, value in found.items()} == {
+            name: isinstance(value, float) for name, value in expected.items()
+        }
+
+    async def test_dicts_that_the_change_set_created_are_made_or_used(self, store: SessionStore) -> None:
+        """Paths in `Changes.created` may be absent, or be there."""
+        ops: Ops = {("new", "a", "b"): Set(1), ("d", "x"): Inc(1)}
+        id = await inserted(store)
+        assert await store.save([update(id, ops, created={("new",), ("new", "a"), ("d",)})]) == [Outcome.SAVED]
+        assert await data(store, id) == DATA | {"new": {"a": {"b": 1}}, "d": DATA["d"] | {"x": 1}}
+
+    @pytest.mark.parametrize(
+        ("ops", "fields"),
+        [
+            ({("s", "x"): Set(1)}, {"s"}),
+            ({("l", "0"): Set(1)}, {"l"}),
+            ({("l", "a"): Set(1)}, {"l"}),
+            ({("d", "d", "n", "x"): Set(1)}, {"d"}),
+            ({("gone", "x"): Set(1), ("new",): Set(1)}, {"gone"}),
+            ({("gone", "x"): Inc(1)}, {"gone"}),
+            ({("d", "gone", "x"): Push([1])}, {"d"}),
+            ({("s",): Inc(1), ("d",): Push([1]), ("n",): Push([]), ("f",): Inc(1)}, {"s", "d", "n"}),
+            ({("l",): Inc(1)}, {"l"}),
+            ({("n",): Inc(2**63 - 1)}, {"n"}),
+        ],
+    )
+    async def test_what_does_not_fit_is_a_conflict_and_changes_nothing(
+        self, store: SessionStore, ops: Ops, fields: set[str]
+    ) -> None:
+        """Ask `write.changes.conflicts(data)` before applying; it names the fields for the `Conflict`."""
+        id, other = await inserted(store), await inserted(store)
+        for batch in ([], [update(other, {("n",): Set(2)})]):
+            *_, result = await store.save([*batch, update(id, ops)])
+            assert result == Conflict(frozenset(fields))
+            assert await data(store, id) == DATA
+
+    async def test_times(self, store: SessionStore) -> None:
+        """An update sets `updated`; it sets `expires` only where the write has one, and never `created`."""
+        id = await inserted(store)
+        moment, end = NOW + timedelta(seconds=5), LATER + timedelta(seconds=5)
+        await store.save([update(id, {("n",): Set(2)}, at=moment)])
+        assert await load(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, moment, LATER)
+        await store.save([update(id, {}, at=moment, expires=end)])
+        assert await load(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, moment, end)
+
+    async def test_overlapping_updates_are_all_done(self, store: SessionStore) -> None:
+        """Read, change and write is one step: in a transaction, under a lock, or without an await in between."""
+        id = await inserted(store, {"n": 0, "l": []})
+        await asyncio.gather(
+            *(store.save([update(id, {("n",): Inc(1), ("l",): Push([n]), (f"f{n}",): Set(n)})]) for n in range(100))
+        )
+        found = await data(store, id)
+        assert found.pop("n") == 100
+        assert sorted(found.pop("l")) == list(range(100))
+        assert found == {f"f{n}": n for n in range(100)}
+
+    # Ending
+
+    async def test_an_update_never_brings_a_session_back(self, store: SessionStore) -> None:
+        """A write without `created` is for a session that is there and has not expired; else it is `Outcome.GONE`."""
+        gone, expired = new_id(), await inserted(store, expires=NOW)
+        alive = await inserted(store)
+        updates = [update(id, {("n",): Inc(1)}) for id in (gone, alive, expired)]
+        assert await store.save(updates) == [Outcome.GONE, Outcome.SAVED, Outcome.GONE]
+        assert await store.save([update(gone, {("n",): Set(1)})]) == [Outcome.GONE]
+        assert await store.save([update(expired, {("n",): Set(1)})]) == [Outcome.GONE]
+        assert await load(store, gone) is None
+        assert (await data(store, alive))["n"] == 2
+
+    async def test_a_session_lives_until_it_expires(self, store: SessionStore) -> None:
+        """A session is expired when its `expires` is not later than the write's `updated`, whatever the clock says."""
+        id = await inserted(store, expires=NOW + timedelta(milliseconds=2))
+        late, later = NOW + timedelta(milliseconds=1), NOW + timedelta(milliseconds=2)
+        assert await store.save([update(id, {("n",): Set(5)}, at=late)]) == [Outcome.SAVED]
+        assert await store.save([update(id, {("n",): Set(6)}, at=later)]) == [Outcome.GONE]
+
+    async def test_delete(self, store: SessionStore) -> None:
+        """`delete` ignores ids that are not there, and leaves the other sessions alone."""
+        one, two, three = [await inserted(store) for _ in range(3)]
+        await store.delete([one, new_id(), three])
+        await store.delete([one])
+        assert (await store.load([one, two, three])).keys() == {two}
+
+    async def test_pop_returns_what_it_deletes(self, store: SessionStore) -> None:
+        """`pop` returns the session as the last save left it, and it is gone after."""
+        id = await inserted(store)
+        await store.save([update(id, {("n",): Set(2)})])
+        assert await store.pop(id) == SessionRecord(id, DATA | {"n": 2}, NOW, NOW, LATER)
+        assert await store.pop(id) is None
+        assert await load(store, id) is None
+
+    async def test_of_many_pops_one_gets_the_session(self, store: SessionStore) -> None:
+        """`pop` reads and deletes in one step, or two rotations would make two sessions of one."""
+        id = await inserted(store)
+        popped = await asyncio.gather(*(store.pop(id) for _ in range(20)))
+        assert sum(record is not None for record in popped) == 1
+
+    # Owners and records
+
+    async def test_a_session_has_one_from_the_start_or_later_or_never(self, store: SessionStore) -> None:
+        """`write.owner` is None (leave it), Set(None) (no owner), or Set(owner)."""
+        alices, later, nobodys = await inserted(store, owner="alice"), await inserted(store), await inserted(store)
+        assert await store.save([update(later, {("n",): Set(5)}, owner=Set("bob"))]) == [Outcome.SAVED]
+        records = await loaded(store, [alices, later, nobodys])
+        assert [records[id].owner for id in (alices, later, nobodys)] == ["alice", "bob", None]
+        await store.save([update(alices, {}, owner=Set(None)), update(later, {("n",): Set(6)})])
+        records = await loaded(store, [alices, later])
+        assert [records[id].owner for id in (alices, later)] == [None, "bob"]
+        assert records[later].data["n"] == 6
+        popped = await store.pop(later)
+        assert popped is not None
+        assert popped.owner == "bob"
+
+    async def test_an_owner_stays_when_the_content_is_replaced(self, store: SessionStore) -> None:
+        """The owner is not part of the data."""
+        id = await inserted(store, owner="alice")
+        await store.save([update(id, {(): Set({})})])
+        assert (await loaded(store, [id]))[id].owner == "alice"
+
+    async def test_records_lists_all_sessions_or_those_of_an_owner(self, store: SessionStore) -> None:
+        """`records` compares owners as they are: they are no patterns, paths or operators."""
+        alices = {await inserted(store, {"n": n}, owner="alice") for n in range(3)}
+        others = {
+            await inserted(store, {"a.b": 1}, owner="$ne"),
+            await inserted(store, owner="alice.b"),
+            await inserted(store),
+        }
+        listed = {record.id: record async for record in store.records()}
+        assert listed.keys() == alices | others
+        assert {id: record.data["n"] for id, record in listed.items() if id in alices}.keys() == alices
+        assert {record.id async for record in store.records("alice")} == alices
+        assert [record.data async for record in store.records("$ne")] == [{"a.b": 1}]
+        assert [record async for record in store.records("nobody")] == []
+        assert listed[next(iter(alices))] == await load(store, next(iter(alices)))
+
+    async def test_listing_goes_on_while_sessions_come_and_go(self, store: SessionStore) -> None:
+        """`records` neither fails nor loses its place when sessions are saved or deleted meanwhile."""
+        ids = [await inserted(store) for _ in range(20)]
+        seen = 0
+        async for record in store.records():
+            record.data["n"] = "changed"
+            if seen == 0:
+                await store.delete(ids[10:])
+                await inserted(store)
+            seen += 1
+        assert seen >= 10
+        assert await data(store, ids[0]) == DATA
+
+    # Repeating
+
+    @pytest.mark.parametrize("alone", [True, False])
+    async def test_a_write_that_is_repeated_is_done_once(self, store: SessionStore, alone: bool) -> None:
+        """Where a write with increments or appends was done, its token is known, and it is not done again.
+
+        It is `Outcome.SAVED` then. A store that cannot have done what it reported as failed has no use for tokens, and
+        its class sets this test to None.
+        """
+        id, other = await inserted(store, {"n": 0, "l": [], "d": {"n": 0}}), await inserted(store)
+        several: Ops = {("n",): Inc(1), ("l",): Push(["x"]), ("d", "n"): Inc(2)}
+        single: Ops = {("n",): Inc(1)}
+        for ops in (several, single):
+            write = update(id, ops)
+            batch = [write] if alone else [write, update(other, {("s",): Set("")})]
+            for _ in range(3):
+                assert set(await store.save(batch)) == {Outcome.SAVED}
+        assert await data(store, id) == {"n": 2, "l": ["x"], "d": {"n": 2}}
+
+    @pytest.mark.parametrize("alone", [True, False])
+    async def test_an_insert_that_is_repeated_does_not_undo_what_came_after(
+        self, store: SessionStore, alone: bool
+    ) -> None:
+        """An insert of an id that is there is a repetition: it changes nothing and is `Outcome.SAVED`."""
+        write = insert({"n": 0})
+        batch = [write] if alone else [insert({}), write]
+        await store.save(batch)
+        await store.save([update(write.id, {("n",): Inc(1)})])
+        assert set(await store.save(batch)) == {Outcome.SAVED}
+        assert await data(store, write.id) == {"n": 1}
+
+    # Batches
+
+    async def test_each_write_has_its_own_result(self, store: SessionStore) -> None:
+        """`save` returns one result for each write, in their order."""
+        alive, also, odd = [await inserted(store) for _ in range(3)]
+        new = insert({"n": 9})
+        writes = [
+            update(alive, {("n",): Inc(1)}),
+            update(new_id(), {("n",): Inc(1)}),
+            update(odd, {("s",): Inc(1), ("n",): Inc(1)}),
+            new,
+            update(also, {("s",): Set("x")}),
+        ]
+        results = await store.save(writes)
+        assert results == [Outcome.SAVED, Outcome.GONE, Conflict(frozenset({"s"})), Outcome.SAVED, Outcome.SAVED]
+        assert [(await data(store, id))["n"] for id in (alive, odd, new.id, also)] == [2, 1, 9, 1]
+        assert (await data(store, also))["s"] == "x"
+
+    async def test_several_writes_for_one_session(self, store: SessionStore) -> None:
+        """Each of them builds on what the others did."""
+        id = await inserted(store, {"n": 0, "l": []})
+        writes = [update(id, {("n",): Inc(n), ("l",): Push([n]), (f"f{n}",): Set(n)}) for n in range(5)]
+        assert await store.save(writes) == [Outcome.SAVED] * 5
+        found = await data(store, id)
+        assert sorted(found.pop("l")) == list(range(5))
+        assert found == {"n": 10, **{f"f{n}": n for n in range(5)}}
+
+    # Data
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            *(None, True, False, 0, -1, 2**31, 2**63 - 1, -(2**63), Int64(5), 0.0, -0.0, 1.5, 1e300, float("inf")),
+            *("", "text", "a\0b", "ключ 🔑", b"", b"\0\xff", Binary(b"x", 5), uuid.UUID(int=5), ObjectId("0" * 24)),
+            *(NOW, datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)),
+            *(
+                Decimal128("1.10"),
+                Regex("a.*", "i"),
+                Timestamp(1, 2),
+                MinKey(),
+                MaxKey(),
+                Code("x"),
+                Code("x", {"a": 1}),
+            ),
+            *(DBRef("users", 1), {}, [], [[]], [{}], {"a": {"b": [{"c": [1, "2", None]}]}}),
+            *(
+                {"$ref": "users", "$id": 1},
+                {"$where": "sleep(1000)"},
+                {"$ne": None},
+                "$where",
+                "$$ROOT",
+                {"$set": {"data": 1}},
+            ),
+        ],
+        ids=repr,
+    )
+    async def test_every_value_comes_back_as_it_was(self, store: SessionStore, value: Any) -> None:
+        """Data are BSON values.
+
+        Where a format has fewer types (JSON has no bytes), encode them: with `bson.json_util`, or
+        `bson.encode`, and `tornado_sesame.values.CODEC_OPTIONS`.
+        """
+        id = await inserted(store, {"inserted": value, "list": [value]})
+        await store.save([update(id, {("set",): Set(value), ("list",): Push([value]), ("pushed",): Push([value])})])
+        found = await data(store, id)
+        assert found == {"inserted": value, "list": [value, value], "set": value, "pushed": [value]}
+        assert isinstance(found["inserted"], type(value))
+        assert isinstance(found["set"], type(value))
+
+    @pytest.mark.parametrize(
+        "key", ["", ".", "a.b", ".a", "$", "$x", "$inc", "a$", "\0", "a\0b", "%", "%2E", "%00", "_id", "é", "0", "a b"]
+    )
+    async def test_every_str_is_a_key(self, store: SessionStore, key: str) -> None:
+        """Any str is a key.
+
+        What the format cannot have as one (BSON: a NUL) is to be escaped, and told apart from what looks
+        escaped.
+        """
+        id = await inserted(store, {key: {key: 1}, "list": [{key: 1}]})
+        assert await data(store, id) == {key: {key: 1}, "list": [{key: 1}]}
+        ops: Ops = {
+            (key, key): Inc(1),
+            (key, "n" + key): Set({key: [key]}),
+            ("list",): Push([{key: 2}]),
+            (key + "l",): Push([1]),
+        }
+        assert await store.save([update(id, ops)]) == [Outcome.SAVED]
+        expected = {key: {key: 2, "n" + key: {key: [key]}}, "list": [{key: 1}, {key: 2}], key + "l": [1]}
+        assert await data(store, id) == expected
+        await store.save([update(id, {(key, key): Unset(), (key, "n" + key): Unset(), (key + "l",): Unset()})])
+        assert await data(store, id) == {key: {}, "list": [{key: 1}, {key: 2}]}
+
+    async def test_keys_keep_their_order(self, store: SessionStore) -> None:
+        """Dicts come back in the order in which they were saved."""
+        content = {"z": 1, "a.b": 2, "": 3, "a": {"y": 1, "x": 2}}
+        id = await inserted(store, content)
+        found = await data(store, id)
+        assert (list(found), list(found["a"])) == (list(content), ["y", "x"])
+
+    async def test_the_deepest_nesting_that_a_session_can_have(self, store: SessionStore) -> None:
+        """Data may nest as deep as MongoDB takes them."""
+        id = await inserted(store, nested(MAX_DEPTH - 1))
+        await store.save([update(id, {("d",): Set(nested(MAX_DEPTH - 2)), ("e",): Push([nested(MAX_DEPTH - 3)])})])
+        assert await data(store, id) == {"d": nested(MAX_DEPTH - 2), "e": [nested(MAX_DEPTH - 3)]}
+
+    async def test_what_was_written_belongs_to_the_store(self, store: SessionStore) -> None:
+        """A value that was saved may be changed by the store, and no later save works on a copy that is stale."""
+        id = await inserted(store)
+        await store.save([update(id, {("d",): Set({"a": [1]})})])
+        await store.save([update(id, {("d", "a"): Push([2])})])
+        assert (await data(store, id))["d"] == {"a": [1, 2]}
+
+    async def test_what_cannot_be_stored_fails_alone(self, store: SessionStore) -> None:
+        """A write that cannot be encoded gives its exception as its result; `save` itself does not raise.
+
+        Others in the batch are done. The exception goes to the log, so its text must not quote the value.
+        """
+        one, bad, other = [await inserted(store) for _ in range(3)]
+        writes = [
+            update(one, {("n",): Inc(1)}),
+            update(bad, {("s",): Set(Unstorable())}),
+            update(other, {("n",): Inc(1)}),
+            insert({"s": "new"}),
+        ]
+        results = await store.save(writes)
+        assert [results[index] for index in (0, 2, 3)] == [Outcome.SAVED] * 3
+        assert [(await data(store, id))["n"] for id in (one, other)] == [2, 2]
+        assert await data(store, writes[3].id) == {"s": "new"}
+        if results[1] is not Outcome.SAVED:  # as in memory, which takes everything
+            assert isinstance(results[1], Exception)
+            assert "secret" not in str(results[1]), "the error quotes the session's content"
+            assert await data(store, bad) == DATA, "a write that failed has left something behind"
+
+    # Closing
+
+    async def test_it_can_be_closed(self, store: SessionStore) -> None:
+        """`close` waits for what is under way, and closing twice is no error."""
+        await inserted(store)
+        await store.close()
+        await store.close()
+
+
+class Unstorable:
+    """What no session can have in it."""
+
+    def __repr__(self) -> str:
+        return "secret"
+
+
+# What the tests do with a store
+
+
+def new_id() -> str:
+    """Returns an id that no session has."""
+    return uuid.uuid4().hex * 2
+
+
+def insert(content: Mapping[str, Any], *, expires: datetime = LATER, owner: str | None = None) -> SessionWrite:
+    """Returns a write that makes a new session."""
+    changes = Changes({(): Set(plain(content))})
+    return SessionWrite(
+        new_id(), changes, NOW, expires, os.urandom(8), created=NOW, owner=Set(owner) if owner else None
+    )
+
+
+def update(
+    id: str,
+    ops: Ops,
+    *,
+    created: Collection[Path] = (),
+    at: datetime = NOW,
+    expires: datetime | None = None,
+    owner: Set | None = None,
+) -> SessionWrite:
+    """Returns a write that changes a session."""
+    return SessionWrite(id, Changes(ops, frozenset(created)), at, expires, os.urandom(8), owner=owner)
+
+
+async def inserted(store: SessionStore, content: Mapping[str, Any] = DATA, **options: Any) -> str:
+    """Makes a new session and returns its id."""
+    write = insert(content, **options)
+    assert await store.save([write]) == [Outcome.SAVED], "a new session could not be inserted"
+    return write.id
+
+
+async def loaded(store: SessionStore, ids: Sequence[str]) -> dict[str, SessionRecord]:
+    """Returns the sessions that exist, by id."""
+    records = {}
+    for id, record in (await store.load(ids)).items():
+        if isinstance(record, Exception):
+            raise record
+        records[id] = record
+    return records
+
+
+async def load(store: SessionStore, id: str) -> SessionRecord | None:
+    """Returns a session as it is stored."""
+    return (await loaded(store, [id])).get(id)
+
+
+async def data(store: SessionStore, id: str) -> Any:
+    """Returns what is stored in a session; None when there is none."""
+    record = await load(store, id)
+    return None if record is None else record.data
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"d": nested(depth - 1)} if depth else {}
