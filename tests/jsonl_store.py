@@ -1,0 +1,119 @@
+"""A store of one's own, as in the README's recipe: sessions in a plain file of JSON lines.
+
+Every save appends the session as it is then, a deletion only its id, and the last line on a session counts. Memory
+holds where that is. The file can be read with a text editor and belongs to one process. It only grows; what moves its
+records into a new one makes it small again.
+"""
+
+import errno
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from bson import json_util
+
+from tornado_sesame import CODEC_OPTIONS, Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
+
+JSON = json_util.CANONICAL_JSON_OPTIONS.with_options(
+    tz_aware=True, uuid_representation=CODEC_OPTIONS.uuid_representation
+)
+
+
+class JSONLinesStore(SessionStore):
+    """Keeps sessions in the file at *path*. A line is read and written faster than a thread would be told to."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._places: dict[str, tuple[int, int]] = {}  # by id, where its last line begins, and its length
+        self._end = 0
+        # Unbuffered: what is written is in the file, or it has failed.
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b", buffering=0)
+        with open(path, "rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):  # else a process has ended while it wrote
+                    self._note(json_util.loads(line, json_options=JSON), len(line))
+        self._file.truncate(self._end)
+
+    async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:
+        return {id: record for id in ids if (record := self._read(id))}
+
+    async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
+        results = [self._save(write) for write in writes]
+        os.fsync(self._file)
+        return results
+
+    async def pop(self, id: str) -> SessionRecord | None:
+        record = self._read(id)
+        await self.delete([id])
+        return record
+
+    async def delete(self, ids: Sequence[str]) -> None:
+        for id in ids:
+            if id in self._places:
+                self._append({"id": id})
+        os.fsync(self._file)
+
+    async def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
+        for id in list(self._places):
+            record = self._read(id)
+            if record and owner in (None, record.owner):
+                yield record
+
+    async def close(self) -> None:
+        self._file.close()
+
+    def _save(self, write: SessionWrite) -> SaveResult:
+        record = self._read(write.id)
+        if write.created is not None:
+            if record is not None:
+                return Outcome.SAVED
+            record = SessionRecord(write.id, {}, write.created, write.updated, write.updated)
+        elif record is None or record.expires <= write.updated:
+            return Outcome.GONE
+        if fields := write.changes.conflicts(record.data):
+            return Conflict(frozenset(fields))
+        record = replace(
+            record,
+            data=_with_keys(write.changes.apply(record.data), "$", "$$"),
+            updated=write.updated,
+            expires=write.expires or record.expires,
+            owner=write.owner.value if write.owner else record.owner,
+        )
+        try:
+            self._append(asdict(record))
+        except OSError as error:
+            return error
+        except TypeError:  # its text may quote the value, and goes to the log
+            return TypeError("it has a value that JSON cannot have")
+        return Outcome.SAVED
+
+    def _read(self, id: str) -> SessionRecord | None:
+        if id not in self._places:
+            return None
+        begin, length = self._places[id]
+        self._file.seek(begin)
+        record = SessionRecord(**json_util.loads(self._file.read(length), json_options=JSON))
+        return replace(record, data=_with_keys(record.data, "$$", "$"))
+
+    def _append(self, fields: dict[str, Any]) -> None:
+        line = json_util.dumps(fields, json_options=JSON).encode() + b"\n"
+        if self._file.write(line) < len(line):
+            self._file.truncate(self._end)  # as half a line would spoil the next
+            raise OSError(errno.ENOSPC, "no space for a session")
+        self._note(fields, len(line))
+
+    def _note(self, fields: dict[str, Any], length: int) -> None:
+        self._places.pop(fields["id"], None)
+        if "data" in fields:
+            self._places[fields["id"]] = self._end, length
+        self._end += length
+
+
+def _with_keys(value: Any, old: str, new: str) -> Any:
+    """Returns *value* with another beginning of keys: in extended JSON, ``{"$oid": ...}`` is not a dict."""
+    if type(value) is dict:
+        return {
+            key.replace(old, new, 1) if key.startswith(old) else key: _with_keys(item, old, new)
+            for key, item in value.items()
+        }
+    return [_with_keys(item, old, new) for item in value] if type(value) is list else value
