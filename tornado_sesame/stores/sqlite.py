@@ -77,7 +77,8 @@ class SQLiteStore(SessionStore):
     is not done any more.
 
     Expired sessions are removed a few at a time, with each save. Session data are not encrypted; a new file is readable
-    for its owner only.
+    for its owner only. To move, remove or replace it, end the processes that use it first: until it is back, what they
+    load and save fails rather than being lost.
 
     :arg path: of the file. One that does not exist is created; its directory must exist, and be writable, too.
     :raises ValueError: when *path* is a directory, or a file that is not a database of sessions, or one of a later
@@ -135,7 +136,9 @@ class _Worker:
 
         :arg seconds: after which the job is not begun, or not committed, any more.
         """
-        return await asyncio.wrap_future(self._executor.submit(self._do, time.monotonic() + seconds, job, args))
+        # A little earlier, as the caller gives up by then, and would not hear what was wrong with which file.
+        deadline = time.monotonic() + 0.9 * seconds
+        return await asyncio.wrap_future(self._executor.submit(self._do, deadline, job, args))
 
     async def close(self) -> None:
         """Closes the connection and ends the thread, when it has done what it was given."""
@@ -144,13 +147,14 @@ class _Worker:
             self._executor.shutdown()
 
     def _do(self, deadline: float, job: Callable[..., T], args: tuple[Any, ...]) -> T:
-        _check_time(deadline)
         try:
+            _check_time(deadline)
             if self._connection is None:
                 self._connection = _Connection(self._path, deadline)
+            self._connection.check_place()
             self._connection.expect_answers_until(deadline)
             return job(self._connection, *args)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, TimeoutError) as error:
             raise SessionStoreError(f"{self._path}: {error}") from error
 
     def _close(self) -> None:
@@ -174,8 +178,10 @@ class _Connection:
         self.executemany = self._connection.executemany
         self.close = self._connection.close
         try:
+            self._file = os.stat(path)
             self.expect_answers_until(deadline)
-            self.is_ours = self._is_ours()
+            with self.reading():  # as another process may be making the tables
+                self._is_ours()
             self.execute("PRAGMA synchronous = FULL")
             self.execute("PRAGMA fullfsync = ON")  # macOS: through the disk's own cache
         except BaseException:
@@ -187,6 +193,19 @@ class _Connection:
         self._deadline = deadline
         milliseconds = max(0, round((deadline - time.monotonic()) * 1000))
         self.execute(f"PRAGMA busy_timeout = {milliseconds}")
+
+    def check_place(self) -> None:
+        """Makes sure that what is saved can be found again: SQLite itself would go on with a file that was removed.
+
+        :raises SessionStoreError: when the file is not the one at its path any more.
+        """
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self.path), self._file):
+                return
+        raise SessionStoreError(
+            f"{self.path} has been moved, removed or replaced: put it back, or stop the server and remove what is left "
+            f"of it, {self.path}-wal"
+        )
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -224,7 +243,10 @@ class _Connection:
         if mode != "wal":
             raise SessionStoreError(f"{self.path}: SQLite cannot keep a write-ahead log (WAL) on this file system")
         with self.writing():
-            if not self._is_ours():
+            if self._is_ours():
+                # Fails when the file can only be read, which `writing` does not.
+                self.execute("DELETE FROM sessions WHERE FALSE")
+            else:
                 for statement in SCHEMA:
                     self.execute(statement)
 
