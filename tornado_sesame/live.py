@@ -233,6 +233,7 @@ class LiveSession:
         try:
             self._expires = await self.manager.insert(replace(record, id=id))
         except SessionStoreError:
+            del secret  # so that no error report shows it among this frame's variables
             self._start_anew()
             self._is_destroyed = True
             raise
