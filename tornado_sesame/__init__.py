@@ -16,6 +16,7 @@ from .stores import (
     SessionStore,
     SessionWrite,
     SQLiteStore,
+    copy_sessions,
 )
 from .values import CODEC_OPTIONS
 
@@ -47,6 +48,7 @@ __all__ = [
     "SessionWrite",
     "Set",
     "Unset",
+    "copy_sessions",
 ]
 
 __version__ = "0.1.0"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from .changes import Changes, Set
 from .coalescer import GRACE, Coalescer, answer_within
 from .cookie import SessionCookie, is_id
 from .errors import SessionStoreError, SessionTooLarge
@@ -203,8 +202,7 @@ class SessionManager:
         """Stores *record* as used now, and returns when it will expire."""
         moment = in_milliseconds(now())
         expires = self.expiry(record.created, moment)
-        changes, owner = Changes({(): Set(record.data)}), Set(record.owner)
-        write = SessionWrite(record.id, changes, moment, expires, token=b"", created=record.created, owner=owner)
+        write = SessionWrite.inserting(replace(record, updated=moment, expires=expires))
         (result,) = await self._call("save", record.id, self.store.save([write]))
         if isinstance(result, Exception):
             raise self.failure("save", record.id, result)

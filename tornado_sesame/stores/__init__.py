@@ -1,4 +1,5 @@
 from .base import Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
+from .copying import copy_sessions
 from .memory import MemoryStore
 from .mongo import MongoStore
 from .sqlite import SQLiteStore
@@ -13,4 +14,5 @@ __all__ = [
     "SessionRecord",
     "SessionStore",
     "SessionWrite",
+    "copy_sessions",
 ]

@@ -54,6 +54,13 @@ class SessionWrite:
     created: datetime | None = None
     owner: Set | None = None
 
+    @classmethod
+    def inserting(cls, record: SessionRecord) -> "SessionWrite":
+        """Returns the write that makes *record* a new session."""
+        # Without a token, as an insert that is repeated is known by its id.
+        changes, owner = Changes({(): Set(record.data)}), Set(record.owner)
+        return cls(record.id, changes, record.updated, record.expires, b"", created=record.created, owner=owner)
+
     @property
     def is_touch(self) -> bool:
         """Whether it changes nothing but when the session expires."""
