@@ -25,6 +25,7 @@ CONTENDERS = {
     "sesame-motor": "tornado-sesame, Motor",
     "sesame-pymongo": "tornado-sesame, PyMongo Async",
     "sesame-memory": "tornado-sesame, in memory",
+    "sesame-sqlite": "tornado-sesame, SQLite",
     "express": "express-session + connect-mongo",
 }
 

@@ -12,9 +12,11 @@ has these pages:
 """
 
 import asyncio
+import atexit
 import secrets
 import sys
 from datetime import UTC, datetime, timedelta
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from motor.motor_tornado import MotorClient
@@ -23,7 +25,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from tornado_sesame import MongoStore, SessionManager, SessionMixin
+from tornado_sesame import MongoStore, SessionManager, SessionMixin, SQLiteStore
 
 FIELDS = 100  # over which the bytes of a large session are spread
 
@@ -118,6 +120,11 @@ def application(name: str, uri: str, collection: str) -> Application:
             return Application(HAND, collection=connected(client), log_function=_silence)
         case "sesame-memory":
             return Application(SESAME, sessions=SessionManager(), log_function=_silence)
+        case "sesame-sqlite":
+            directory = TemporaryDirectory()
+            atexit.register(directory.cleanup)
+            sessions = SessionManager(SQLiteStore(f"{directory.name}/sessions.db"))
+            return Application(SESAME, sessions=sessions, log_function=_silence)
         case "sesame-motor" | "sesame-pymongo":
             client = MotorClient if name == "sesame-motor" else AsyncMongoClient
             sessions = SessionManager(MongoStore(connected(client)))
