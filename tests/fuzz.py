@@ -158,10 +158,10 @@ def extend(session, key, value):
 
 
 def add(session, key, value):
-    for name in list(session):
-        if type(value) in (int, float) and isinstance(session[name], int | float):
-            with suppress(OverflowError):  # Python's own: a float plus an int that is larger than any float
-                session[name] += value
+    name = key if isinstance(key, str) and key in session else "times"
+    if type(value) in (int, float) and isinstance(session.get(name), int | float):
+        with suppress(OverflowError):  # Python's own: a float plus an int that is larger than any float
+            session[name] += value
 
 
 def delete(session, key, value):
