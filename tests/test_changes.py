@@ -11,16 +11,12 @@ from hypothesis import strategies as st
 
 from tornado_sesame import SessionDataError
 from tornado_sesame.changes import Changes, Inc, Push, Set, Unset
-from tornado_sesame.document import Content, SessionList
+from tornado_sesame.document import SessionList
 from tornado_sesame.values import MISSING
 
+from .local import Local
+
 EXAMPLES = int(os.environ.get("SESAME_EXAMPLES", "200"))
-
-
-def opened(data, on_change=lambda: None):
-    content = Content(on_change, lambda: iter(()))
-    content.open(data)
-    return content
 
 
 def plain(value):
@@ -39,7 +35,7 @@ def exact(value):
 
 def mutate(session, statements):
     """Does *statements*, which call the session ``s``."""
-    exec(statements, {"s": session, "other": opened(plain(START)).session})
+    exec(statements, {"s": session, "other": Local(plain(START)).session})
 
 
 SCALARS = {"n": 5, "f": 0.5, "s": "text", "b": True, "none": None, "big": Int64(2**62)}
@@ -227,7 +223,7 @@ def test_every_row_is_another():
 
 @pytest.mark.parametrize(("statements", "expected"), TABLE, ids=dict(TABLE))
 def test_mutations_become_operations(statements, expected):
-    content = opened(plain(START))
+    content = Local(plain(START))
     mutate(content.session, statements)
     changes = content.take_changes()
     ops = {tuple(path.split(".")) if path else (): op for path, op in expected.items()}
@@ -238,7 +234,7 @@ def test_mutations_become_operations(statements, expected):
 
 
 def test_the_content_can_be_replaced_or_taken_whole():
-    content = opened({"n": 1})
+    content = Local({"n": 1})
     content.session.n += 1
     content.replace({"x": [1]})
     content.session.x += [2]
@@ -256,7 +252,7 @@ def test_the_content_can_be_replaced_or_taken_whole():
 
 
 def test_what_was_taken_does_not_change_any_more():
-    content = opened({"l": [], "d": {}})
+    content = Local({"l": [], "d": {}})
     mutate(content.session, "s.x = {'y': []}; s.l.append({'z': 1}); s.d.a = [1]")
     changes = content.take_changes()
     before = exact(dict(changes.ops))
@@ -267,7 +263,7 @@ def test_what_was_taken_does_not_change_any_more():
 
 @pytest.mark.parametrize("now", [None, "text", True, [], {}, 5.5, 7, Int64(7)], ids=repr)
 def test_a_number_that_was_read_before_a_save_can_be_used_after_it(now):
-    content = opened({"n": 5})
+    content = Local({"n": 5})
     old = content.session.n
     content.session.n = now
     content.take_changes()
@@ -279,7 +275,7 @@ def test_a_number_that_was_read_before_a_save_can_be_used_after_it(now):
 
 
 def test_loading_again_forgets_what_was_noted():
-    content = opened({"n": 5})
+    content = Local({"n": 5})
     content.session.n += 1
     content.open({"n": 7})
     assert not content.take_changes()
@@ -287,7 +283,7 @@ def test_loading_again_forgets_what_was_noted():
 
 
 def test_a_field_can_be_forgotten_while_it_is_saved_whole():
-    content = opened(plain(START))
+    content = Local(plain(START))
     mutate(content.session, "s.d.n += 1; s.d.d.x = 1; s.l.append(3); s.n = 1; s.dd = 1")
     content.changes.forget("d")
     content.changes.forget("n")
@@ -307,7 +303,7 @@ def test_a_field_can_be_forgotten_while_it_is_saved_whole():
     ],
 )
 def test_a_sum_that_rounds_otherwise_at_once_is_seen_as_the_store_has_it(start, amounts, seen, op, stored):
-    content = opened({"d": {"f": start}})
+    content = Local({"d": {"f": start}})
     for amount in amounts:
         content.session.d.f += amount
     assert content.session.d.f == seen
@@ -320,7 +316,7 @@ def test_a_sum_that_rounds_otherwise_at_once_is_seen_as_the_store_has_it(start, 
 @pytest.mark.parametrize(("start", "amount"), [(INT64_MAX, 1), (-INT64_MAX, -2), (0, 2**63), (INT64_MAX - 5, 2**62)])
 def test_a_sum_that_overflows_64_bits_is_refused(start, amount):
     changed = []
-    content = opened({"n": start, "d": {"d": {"n": start}}}, lambda: changed.append(True))
+    content = Local({"n": start, "d": {"d": {"n": start}}}, lambda: changed.append(True))
     before = content.session.copy()
     for node, path in ((content.session, ("n",)), (content.session.d.d, ("d", "d", "n"))):
         with pytest.raises(SessionDataError, match="does not fit into 64 bits") as caught:
@@ -341,7 +337,7 @@ def refuse():
 
 @pytest.mark.parametrize("statements", [statements for statements, expected in TABLE if expected])
 def test_when_a_change_is_refused_it_does_not_happen(statements):
-    content = opened(plain(START), refuse)
+    content = Local(plain(START), refuse)
     with pytest.raises(Refused):
         mutate(content.session, statements)
     assert exact(content.session.copy()) == exact(START)
@@ -350,7 +346,7 @@ def test_when_a_change_is_refused_it_does_not_happen(statements):
 
 def test_what_could_not_be_taken_out_stays_attached():
     refused = [True]
-    content = opened(plain(START), lambda: refused and refuse())
+    content = Local(plain(START), lambda: refused and refuse())
     nodes = content.session.d, content.session.d.d, content.session.l[1], content.session.l
     for statements in (
         "del s.d",
@@ -435,7 +431,7 @@ def test_the_dicts_above_a_change_are_required_unless_setdefault_made_them():
     assert CHANGES.required() == {("d",), ("e",)}
     assert Changes({("a", "b", "c"): Inc(1)}).required() == {("a",), ("a", "b")}
     assert Changes({("a", "b", "c"): Inc(1)}, frozenset({("a", "b")})).required() == {("a",)}
-    content = opened({})
+    content = Local({})
     content.session.setdefault("x", {}).setdefault("y", {})["z"] = 1
     changes = content.take_changes()
     assert changes.created == {("x",), ("x", "y")}
@@ -452,7 +448,7 @@ def test_increments_and_appends_cannot_be_repeated(op, is_repeatable):
 @settings(max_examples=EXAMPLES)
 @given(st.lists(st.sampled_from([statements for statements, _ in TABLE]), max_size=6))
 def test_no_path_begins_another_and_all_together_give_what_is_seen(mutations):
-    content = opened(plain(START))
+    content = Local(plain(START))
     for statements in mutations:
         with contextlib.suppress(LookupError, TypeError, AttributeError, ValueError):  # where others deleted things
             mutate(content.session, statements)

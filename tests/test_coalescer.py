@@ -15,7 +15,7 @@ class Calls:
     def __init__(self, **options):
         self.batches = []
         self.answers = asyncio.Semaphore(0)
-        self.coalescer = Coalescer(self.call, **{"timeout": 5, **options})
+        self.coalescer = Coalescer(self.call, failed, **{"timeout": 5, **options})
         self.submit = self.coalescer.submit
 
     async def call(self, items):
@@ -28,6 +28,11 @@ class Calls:
     def answer(self, times=1):
         for _ in range(times):
             self.answers.release()
+
+
+def failed(item, error):
+    """Makes an item's result of the error that it failed with."""
+    return item, error
 
 
 async def turns(number=10):
@@ -54,7 +59,7 @@ async def test_a_single_item_leaves_at_the_end_of_its_tick():
 
 
 async def test_while_enough_calls_are_under_way_the_next_batch_fills():
-    calls = Calls(max_in_flight=2)
+    calls = Calls(max_calls=2)
     futures = []
     for number in range(6):
         futures.append(calls.submit(number))
@@ -67,8 +72,47 @@ async def test_while_enough_calls_are_under_way_the_next_batch_fills():
     assert await asyncio.gather(*futures) == [0, 2, 4, 6, 8, 10]
 
 
+async def test_while_few_are_under_way_others_need_not_wait():
+    calls = Calls(few=3)
+    futures = []
+    for number in range(5):
+        futures.append(calls.submit(number))
+        await turns()
+    assert calls.batches == [[0], [1], [2]]
+    calls.answer()
+    await turns()
+    assert calls.batches == [[0], [1], [2], [3, 4]]
+    calls.answer(3)
+    assert await asyncio.gather(*futures) == [0, 2, 4, 6, 8]
+
+
+async def test_a_call_that_is_stuck_does_not_hold_up_what_comes_later(monkeypatch):
+    monkeypatch.setattr("tornado_sesame.coalescer.PATIENCE", 0.05)
+    calls = Calls(few=1)
+    calls.submit(0)
+    await turns()
+    calls.submit(1)
+    await turns()
+    assert calls.batches == [[0]]
+    await asyncio.sleep(0.1)
+    calls.submit(2)
+    await turns()
+    assert calls.batches == [[0], [1, 2]]
+    calls.answer(2)
+
+
+async def test_of_many_one_half_goes_out_while_the_other_is_worked_on():
+    calls = Calls(halve_above=4)
+    futures = [calls.submit(number) for number in range(20)]
+    for sizes in [10], [10, 5], [10, 5, 4], [10, 5, 4, 1]:
+        await turns()
+        assert [len(batch) for batch in calls.batches] == sizes
+        calls.answer()
+    assert await asyncio.gather(*futures) == [2 * number for number in range(20)]
+
+
 async def test_no_batch_is_larger_than_it_may_be_and_nobody_is_overtaken():
-    calls = Calls(max_batch=4, max_in_flight=2)
+    calls = Calls(max_batch=4, max_calls=2)
     futures = [calls.submit(number) for number in range(10)]
     await turns()
     futures.append(calls.submit(10))
@@ -83,17 +127,40 @@ async def test_an_error_is_that_of_its_batch_only():
     await turns()
     other = calls.submit(2)
     calls.answer(2)
-    results = await asyncio.gather(*failing, other, return_exceptions=True)
-    assert [type(result) for result in results] == [ConnectionError, ConnectionError, int]
+    (bad, error), (one, same), result = await asyncio.gather(*failing, other)
+    assert (bad, one, result) == ("bad", 1, 4)
+    assert isinstance(error, ConnectionError)
+    assert same is error
+
+
+async def test_one_that_fails_alone_does_so_in_a_call_that_succeeds():
+    async def call(items):
+        return [ValueError(item) if item == 2 else item for item in items]
+
+    coalescer = Coalescer(call, failed, timeout=5)
+    one, (two, error), three = await asyncio.gather(*map(coalescer.submit, (1, 2, 3)))
+    assert (one, two, three) == (1, 2, 3)
+    assert isinstance(error, ValueError)
 
 
 async def test_a_call_that_returns_too_few_results_fails():
     async def call(items):
         return items[1:]
 
-    coalescer = Coalescer(call, timeout=5)
-    with pytest.raises(ValueError, match="2 items were given, 1 results came back"):
-        await asyncio.gather(coalescer.submit(1), coalescer.submit(2))
+    coalescer = Coalescer(call, failed, timeout=5)
+    for _, error in await asyncio.gather(coalescer.submit(1), coalescer.submit(2)):
+        assert isinstance(error, ValueError)
+        assert str(error) == "2 items were given, 1 results came back"
+
+
+async def test_when_the_server_ends_what_is_under_way_has_failed():
+    calls = Calls()
+    future = calls.submit(1)
+    await turns()
+    (sender,) = asyncio.all_tasks() - {asyncio.current_task()}
+    sender.cancel()
+    item, error = await future
+    assert (item, str(error)) == (1, "the server is shutting down")
 
 
 async def test_who_leaves_does_not_disturb_the_others():
@@ -134,20 +201,19 @@ async def test_who_left_is_not_kept():
 
 @pytest.mark.parametrize("where", ["under way", "waiting"])
 async def test_a_call_that_does_not_answer_times_out_wherever_the_item_is(where):
-    calls = Calls(timeout=0.1, max_in_flight=1)
+    calls = Calls(timeout=0.1, max_calls=1)
     first, second = calls.submit(1), None
     await turns()
     second = calls.submit(2)
     future = {"under way": first, "waiting": second}[where]
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(future, 1)
+    _, error = await asyncio.wait_for(future, 1)
+    assert isinstance(error, TimeoutError)
     await asyncio.wait([first, second])
 
 
 async def test_after_a_timeout_it_works_again():
     calls = Calls(timeout=0.1)
-    with pytest.raises(TimeoutError):
-        await calls.submit(1)
+    assert isinstance((await calls.submit(1))[1], TimeoutError)
     calls.answer(2)  # the first one, too, though nobody waits for it any more
     assert await calls.submit(2) == 4
 
@@ -167,12 +233,11 @@ async def test_a_call_that_timed_out_ends_by_itself_or_is_cancelled_some_time_la
 
     monkeypatch.setattr("tornado_sesame.coalescer.GRACE", 0.4)
     for begin in (
-        lambda seconds: Coalescer(call, timeout=0.1).submit(seconds),
-        lambda s: answer_within(0.1, call([s])),
+        lambda seconds: Coalescer(call, failed, timeout=0.1).submit(seconds),
+        lambda seconds: asyncio.gather(answer_within(0.1, call([seconds])), return_exceptions=True),
     ):
         for seconds, end in (0.2, "itself"), (10, "cancelled"):
-            with pytest.raises(TimeoutError):
-                await begin(seconds)
+            assert isinstance((await begin(seconds))[-1], TimeoutError)
             assert ends == []
             await asyncio.sleep(0.5)
             assert ends == [end]
@@ -180,7 +245,7 @@ async def test_a_call_that_timed_out_ends_by_itself_or_is_cancelled_some_time_la
 
 
 async def test_drain_waits_for_what_waits_and_what_is_under_way():
-    calls = Calls(max_in_flight=1)
+    calls = Calls(max_calls=1)
     futures = [calls.submit(1)]
     await turns()
     futures.append(calls.submit(2))

@@ -18,13 +18,8 @@ from tornado.escape import json_encode
 
 from tornado_sesame.changes import Inc, Set
 from tornado_sesame.counters import origin_of, same_float
-from tornado_sesame.document import Content
 
-
-def opened(data):
-    content = Content(lambda: None, lambda: iter(()))
-    content.open(data)
-    return content
+from .local import Local
 
 
 def outcome(code, number):
@@ -105,14 +100,14 @@ USES = [
 
 @pytest.mark.parametrize("code", USES)
 def test_it_behaves_as_the_plain_number(code):
-    outcomes = [outcome(code, opened({"n": value}).session.n) for value in NUMBERS]
+    outcomes = [outcome(code, Local({"n": value}).session.n) for value in NUMBERS]
     assert outcomes == [outcome(code, plain(value)) for value in NUMBERS]
 
 
 @pytest.mark.parametrize("code", USES)
 def test_the_default_zero_behaves_as_zero(code):
     zeros = [0, 0.0, -0.0, bson.Int64(0)]
-    outcomes = [outcome(code, opened({}).session.get("n", zero)) for zero in zeros]
+    outcomes = [outcome(code, Local({}).session.get("n", zero)) for zero in zeros]
     assert outcomes == [outcome(code, plain(zero)) for zero in zeros]
 
 
@@ -124,7 +119,7 @@ def test_a_sum_behaves_as_the_plain_sum(code):
     for value in NUMBERS:
         expected, total = (
             eval(code, dict(TOOLS, n=plain(value))),
-            eval(code, dict(TOOLS, n=opened({"n": value}).session.n)),
+            eval(code, dict(TOOLS, n=Local({"n": value}).session.n)),
         )
         assert origin_of(total)
         for use in ("str(n)", "json.dumps(n)", "copy.copy(n)", "pickle.loads(pickle.dumps(n))", "[n * 2, -n, n < 3]"):
@@ -143,7 +138,7 @@ def test_a_sum_behaves_as_the_plain_sum(code):
     ],
 )
 def test_plus_and_minus_remember_the_field(start, code, op):
-    content = opened({"n": start})
+    content = Local({"n": start})
     content.session.n = eval(code, {"n": content.session.n})
     assert repr(content.take_changes().ops) == repr({("n",): op})
 
@@ -158,7 +153,7 @@ def test_plus_and_minus_remember_the_field(start, code, op):
     ],
 )
 def test_nothing_else_does(start, code):
-    content = opened({"n": start})
+    content = Local({"n": start})
     total = eval(code, dict(TOOLS, n=content.session.n)) + 1
     assert origin_of(total) is None
     assert type(total) in (int, float)
@@ -167,7 +162,7 @@ def test_nothing_else_does(start, code):
 
 
 def test_bools_are_bools():
-    session = opened({"yes": True, "no": False}).session
+    session = Local({"yes": True, "no": False}).session
     assert session.yes is True
     assert session["no"] is False
     assert session.get("yes") is True
@@ -177,11 +172,11 @@ def test_bools_are_bools():
 
 @pytest.mark.parametrize("default", [5, 1, -0.5, True, "0", None, [], Decimal(0)], ids=repr)
 def test_a_default_that_is_no_zero_is_returned_as_it_is(default):
-    assert opened({}).session.get("n", default) is default
+    assert Local({}).session.get("n", default) is default
 
 
 def test_copies_and_lists_hold_plain_numbers():
-    session = opened({"n": 1, "f": 0.5, "d": {"n": 2}, "l": [3, 0.5]}).session
+    session = Local({"n": 1, "f": 0.5, "d": {"n": 2}, "l": [3, 0.5]}).session
     copied = session.copy()
     plain = [copied["n"], copied["f"], copied["d"]["n"], *copied["l"], *session.l, session.l.pop(), session.l[0]]
     assert {type(number) for number in plain} == {int, float}
@@ -197,7 +192,7 @@ def test_copies_and_lists_hold_plain_numbers():
     ],
 )
 def test_however_it_is_read_it_can_be_added_to(read):
-    content = opened({"n": 5})
+    content = Local({"n": 5})
     content.session.n = eval(read, {"s": content.session}) + 1
     assert content.take_changes().ops == {("n",): Inc(1)}
 

@@ -10,14 +10,13 @@ import pytest
 from tornado.escape import json_encode
 
 from tornado_sesame import Session, SessionDataError, SessionDict, SessionList, SessionNotLoaded
-from tornado_sesame.document import Content
 from tornado_sesame.values import Node
+
+from .local import Local
 
 
 def opened(data, changed=None):
-    content = Content(lambda: changed.append(True) if changed is not None else None, lambda: iter(()))
-    content.open(data)
-    return content
+    return Local(data, lambda: changed.append(True) if changed is not None else None)
 
 
 def plain(value):
@@ -389,7 +388,7 @@ def test_items_that_only_moved_stay_attached(code):
 )
 def test_every_touch_of_a_session_that_is_not_loaded_names_both_remedies(code):
     changed = []
-    content = Content(lambda: changed.append(True), lambda: iter(()))
+    content = Local(on_change=lambda: changed.append(True))
     with pytest.raises(SessionNotLoaded) as caught:
         run(code, s=content.session, content=content, other=opened({}).session)
     assert "`session = await self.session`" in str(caught.value)
@@ -399,19 +398,20 @@ def test_every_touch_of_a_session_that_is_not_loaded_names_both_remedies(code):
 
 
 def test_only_its_repr_can_be_had_before_it_is_loaded():
-    session = Content(lambda: None, lambda: iter(())).session
+    session = Local().session
     assert repr(session) == str(session) == "<Session: not loaded>"
 
 
 async def test_awaiting_loads_it_once():
     loads = []
 
-    def load():
-        loads.append(True)
-        yield from asyncio.sleep(0).__await__()
-        content.open({"x": 1})
+    class Loading(Local):
+        async def load(self):
+            loads.append(True)
+            await asyncio.sleep(0)
+            self.open({"x": 1})
 
-    content = Content(lambda: None, load)
+    content = Loading()
     assert await content.session is content.session
     assert await content.session == {"x": 1}
     assert len(loads) == 1

@@ -31,8 +31,9 @@ from bson import (
 from bson.raw_bson import RawBSONDocument
 
 from tornado_sesame import SessionDataError, SessionError
-from tornado_sesame.document import Content
 from tornado_sesame.values import CODEC_OPTIONS, bson_size, identical
+
+from .local import Local
 
 Number = enum.IntEnum("Number", {"ONE": 1, "HUGE": 2**63})
 Flag = enum.IntFlag("Flag", {"A": 1, "B": 2})
@@ -50,9 +51,7 @@ START = {"n": 1, "d": {"n": 1}, "l": [0, {"n": 1}, [2]]}
 
 def opened():
     changed = []
-    content = Content(lambda: changed.append(True), lambda: iter(()))
-    content.open({"n": 1, "d": {"n": 1}, "l": [0, {"n": 1}, [2]]})
-    return content, changed
+    return Local({"n": 1, "d": {"n": 1}, "l": [0, {"n": 1}, [2]]}, lambda: changed.append(True)), changed
 
 
 def exact(value):

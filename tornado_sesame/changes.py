@@ -6,7 +6,7 @@ itself to a dict. Both have the same meaning, which is MongoDB's.
 """
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -132,15 +132,11 @@ class Document(Protocol):
 
 
 class ChangeSet:
-    """Listens to the mutations of one session. Every method is called before the data are changed.
+    """Listens to the mutations of one session. Every method is called before the data are changed."""
 
-    :arg on_change: called at every mutation. It may raise, and then the mutation does not happen.
-    """
+    __slots__ = ("_pending",)
 
-    __slots__ = ("_on_change", "_pending")
-
-    def __init__(self, on_change: Callable[[], None]) -> None:
-        self._on_change = on_change
+    def __init__(self) -> None:
         self._pending: dict[Path, _Pending] = {}
 
     def __bool__(self) -> bool:
@@ -153,7 +149,6 @@ class ChangeSet:
 
     def assigned(self, path: Path, old: Any, new: Any) -> None:
         """Notes that *new* takes the place of *old* (`MISSING`: of nothing)."""
-        self._on_change()
         if self._is_covered(path):
             return
         original = self._original(path, old)
@@ -165,7 +160,6 @@ class ChangeSet:
 
     def deleted(self, path: Path, old: Any) -> None:
         """Notes that *old* is removed."""
-        self._on_change()
         if self._is_covered(path):
             return
         original = self._original(path, old)
@@ -181,7 +175,6 @@ class ChangeSet:
         is_other = (read is None) is not (old is MISSING) or not (old is MISSING or _is_number(old))
         if is_other or (pending and pending.kind is not _Kind.INC):
             return self.assigned(path, old, new)
-        self._on_change()
         if self._is_covered(path):
             return None
         original = pending.original if pending else old
@@ -202,7 +195,6 @@ class ChangeSet:
 
     def appended(self, path: Path, count: int) -> None:
         """Notes that the list at *path* gets *count* more items at its end."""
-        self._on_change()
         if self._is_covered(path):
             return
         pending = self._pending.get(path)
@@ -213,7 +205,6 @@ class ChangeSet:
 
     def rewritten(self, path: Path) -> None:
         """Notes that the list or dict at *path* changes in a way that only sending it whole can tell."""
-        self._on_change()
         if self._is_covered(path):
             return
         original = self._original(path, _UNKNOWN)
@@ -228,7 +219,6 @@ class ChangeSet:
         kind = _NEUTRAL.get(type(default)) if not default else None
         if kind is None or path in self._pending:
             return self.assigned(path, MISSING, default)
-        self._on_change()
         if not self._is_covered(path):
             self._pending[path] = _Pending(kind, MISSING, default if kind is _Kind.INC else 0)
         return None

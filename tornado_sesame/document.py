@@ -3,12 +3,25 @@
 The data lie in plain dicts and lists, as a store returned them. A container becomes a proxy, a *node*, when it is first
 reached, and the node takes its place in the container above; so loading costs nothing for what is not looked at, there
 is one node for one container, and a node knows where it is by the nodes above it.
+
+References go one way, from the nodes to the `Session` and from there to its `Host`: what a request leaves behind is
+freed at once, without the garbage collector, as long as nothing nested was looked at.
 """
 
 import itertools
 import operator
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping, MutableSequence
-from typing import Any, SupportsIndex, overload
+import weakref
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    MutableSequence,
+)
+from typing import Any, Protocol, SupportsIndex, overload
 
 from bson import Int64
 
@@ -17,7 +30,17 @@ from .counters import counter, origin_of, same_float
 from .errors import SessionDataError, SessionNotLoaded
 from .values import MISSING, Node, Path, bson_size, normalized, normalized_key, plain
 
-__all__ = ["Content", "Session", "SessionDict", "SessionList"]
+__all__ = ["Content", "Host", "Session", "SessionDict", "SessionList"]
+
+
+class Host(Protocol):
+    """Whose content a `Session` shows."""
+
+    def load(self) -> Awaitable[None]:
+        """Loads the content and gives it to `Content.open`."""
+
+    def changing(self) -> ChangeSet:
+        """Hears that there will be a change, and returns what notes it. It may raise, and then there is no change."""
 
 
 class SessionDict(Node, MutableMapping[str, Any]):
@@ -29,13 +52,11 @@ class SessionDict(Node, MutableMapping[str, Any]):
     :meth:`copy` returns plain dicts and lists, for JSON (``self.write(session.copy())``) and to keep.
     """
 
-    __slots__ = ("_changes", "_data", "_key", "_parent", "_token")
+    __slots__ = ("_data", "_key", "_parent")
 
     _data: dict[str, Any]
     _parent: "SessionDict | SessionList | None"
     _key: str  # under which the parent has it; not used in a list
-    _changes: ChangeSet | None  # the root's; None in all other nodes
-    _token: object  # what numbers read from this dict remember as their origin
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -43,8 +64,6 @@ class SessionDict(Node, MutableMapping[str, Any]):
         _set_dict_data(self, data)
         _set_dict_parent(self, parent)
         _set_dict_key(self, key)
-        _set_dict_changes(self, None)
-        _set_dict_token(self, None)
 
     # Reading
 
@@ -58,7 +77,7 @@ class SessionDict(Node, MutableMapping[str, Any]):
         elif kind is list:
             value = self._data[key] = SessionList(value, self, key)
         elif kind in _NUMBERS:
-            return counter(value, self._origin_token(), key, value)
+            return counter(value, self, key, value)
         return value
 
     def __getattr__(self, name: str) -> Any:
@@ -78,7 +97,7 @@ class SessionDict(Node, MutableMapping[str, Any]):
         if key in self._data:
             return self[key]
         if type(default) in _NUMBERS and default == 0 and same_float(default, 0):  # which -0.0 is not
-            return counter(default, self._origin_token(), key, None)
+            return counter(default, self, key, None)
         return default
 
     def __contains__(self, key: object) -> bool:
@@ -124,28 +143,28 @@ class SessionDict(Node, MutableMapping[str, Any]):
         old = self._data.get(key, MISSING)
         if value is old and isinstance(value, Node):
             return  # `session.cart += [...]` appends, and then assigns the list to where it is
-        changes, path, depth, in_list = _located(self)
+        host, path, depth, in_list = _located(self)
         origin = origin_of(value)
         key = _accepted_key(self, key)
         new = _accepted(self, key, value, depth)
-        if changes is not None:
+        if host is not None:
             if in_list:
-                changes.rewritten(path)
-            elif origin is not None and origin.holder is self._token and origin.key == key:
-                changes.incremented((*path, key), old, new, origin.read, origin.added)
+                host.changing().rewritten(path)
+            elif origin is not None and origin.holder is self and origin.key == key:
+                host.changing().incremented((*path, key), old, new, origin.read, origin.added)
             else:
-                changes.assigned((*path, key), old, new)
+                host.changing().assigned((*path, key), old, new)
         self._data[key] = new
         _detach(old)
 
     def __delitem__(self, key: str) -> None:
         old = self._data[key]
-        changes, path, _, in_list = _located(self)
-        if changes is not None:
+        host, path, _, in_list = _located(self)
+        if host is not None:
             if in_list:
-                changes.rewritten(path)
+                host.changing().rewritten(path)
             else:
-                changes.deleted((*path, key), old)
+                host.changing().deleted((*path, key), old)
         del self._data[key]
         _detach(old)
 
@@ -165,14 +184,14 @@ class SessionDict(Node, MutableMapping[str, Any]):
         (0, [] or {}) does not replace what the other request stored.
         """
         if key not in self._data:
-            changes, path, depth, in_list = _located(self)
+            host, path, depth, in_list = _located(self)
             key = _accepted_key(self, key)
             new = _accepted(self, key, default, depth)
-            if changes is not None:
+            if host is not None:
                 if in_list:
-                    changes.rewritten(path)
+                    host.changing().rewritten(path)
                 else:
-                    changes.created((*path, key), new)
+                    host.changing().created((*path, key), new)
             self._data[key] = new
         return self[key]
 
@@ -202,11 +221,11 @@ class SessionDict(Node, MutableMapping[str, Any]):
         self._replace({})
 
     def _replace(self, data: dict[str, Any]) -> None:
-        changes, path, _, _ = _located(self)
+        host, path, _, _ = _located(self)
         if not data and not self._data:
             return
-        if changes is not None:
-            changes.rewritten(path)
+        if host is not None:
+            host.changing().rewritten(path)
         old = list(self._data.values())
         self._data.clear()
         self._data.update(data)
@@ -220,13 +239,6 @@ class SessionDict(Node, MutableMapping[str, Any]):
             )
         return name
 
-    def _origin_token(self) -> object:
-        token = self._token
-        if token is None:
-            token = object()
-            _set_dict_token(self, token)
-        return token
-
 
 _OWN_NAMES = frozenset(dir(SessionDict))
 
@@ -236,22 +248,21 @@ class Session(SessionDict):
 
     ``await self.session`` loads it, once a request, and returns it. Before that, touching it raises `SessionNotLoaded`.
 
-    :arg changes: hears of every change.
-    :arg load: called by ``await``; loads the data and gives them to `open`.
+    :arg host: see `Host`.
     """
 
-    __slots__ = ("_load",)
+    __slots__ = ("__weakref__", "_host")
 
-    _load: Callable[[], Generator[Any, Any, None]]
+    _host: Host
 
-    def __init__(self, changes: ChangeSet, load: Callable[[], Generator[Any, Any, None]]) -> None:
-        super().__init__(_NOT_LOADED, None, "")
-        _set_dict_changes(self, changes)
-        object.__setattr__(self, "_load", load)
+    def __init__(self, host: Host, data: dict[str, Any]) -> None:
+        _set_dict_data(self, data)
+        _set_dict_parent(self, None)
+        _set_session_host(self, host)
 
     def __await__(self) -> Generator[Any, Any, "Session"]:
         if self._data is _NOT_LOADED:
-            yield from self._load()
+            yield from self._host.load().__await__()
         return self
 
     def __repr__(self) -> str:
@@ -259,43 +270,60 @@ class Session(SessionDict):
 
 
 class Content:
-    """The content of a `Session`, as the manager handles it: loaded, replaced, copied and saved.
+    """The content of a `Session`, as its `Host` handles it: loaded, replaced, copied and saved."""
 
-    It is a class of its own so that its methods do not take names from the user's keys.
+    __slots__ = ("_changes", "_shown", "data")
 
-    :arg on_change: see `ChangeSet`.
-    :arg load: see `Session`.
-    """
-
-    __slots__ = ("changes", "session")
-
-    def __init__(self, on_change: Callable[[], None], load: Callable[[], Generator[Any, Any, None]]) -> None:
-        self.changes = ChangeSet(on_change)
-        self.session = Session(self.changes, load)
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = _NOT_LOADED
+        self._changes: ChangeSet | None = None  # until there is one
+        self._shown: Callable[[], Session | None] = _nothing
 
     @property
     def is_loaded(self) -> bool:
-        return self.session._data is not _NOT_LOADED
+        return self.data is not _NOT_LOADED
+
+    @property
+    def changes(self) -> ChangeSet:
+        if self._changes is None:
+            self._changes = ChangeSet()
+        return self._changes
+
+    @property
+    def has_changes(self) -> bool:
+        return bool(self._changes)
+
+    def session(self, host: Host) -> Session:
+        """Returns the session that shows this content: the same one as long as somebody has it."""
+        session = self._shown()
+        if session is None:
+            session = Session(host, self.data)
+            self._shown = weakref.ref(session)
+        return session
 
     def open(self, data: dict[str, Any]) -> None:
         """Makes *data* the content, as loaded: nothing of it is a change. Nodes of the former content are detached."""
-        old = list(self.session._data.values()) if self.is_loaded else []
-        self.changes.clear()
-        _set_dict_data(self.session, data)
+        old = list(self.data.values()) if self.is_loaded else []
+        self._changes = None
+        self.data = data
+        session = self._shown()
+        if session is not None:
+            _set_dict_data(session, data)
         _detach(*old)
 
-    def replace(self, data: Any) -> None:
+    def replace(self, host: Host, data: Any) -> None:
         """Makes *data* the content, as a change.
 
         :raises SessionDataError: when it is not a mapping or cannot be stored.
         :raises SessionNotLoaded: when the session is not loaded.
         """
-        if data is self.session:
+        session = self.session(host)
+        if data is session:
             return
         if not isinstance(data, Mapping):
             raise SessionDataError(f"a session is a dict and cannot become a {type(data).__name__}")
-        len(self.session)
-        self.session._replace(normalized(data, depth=0))
+        len(session)
+        session._replace(normalized(data, depth=0))
 
     def take_changes(self) -> Changes:
         """Returns what changed since the last time."""
@@ -303,15 +331,15 @@ class Content:
 
     def take_all(self) -> Changes:
         """Returns the whole content as one change, to be put where nothing is."""
-        self.changes.clear()
-        return Changes({(): Set(self.session.copy())})
+        self._changes = None
+        return Changes({(): Set(plain(self.data))})
 
     def size(self) -> int:
         """Returns how many bytes the content has as BSON."""
-        return bson_size(self.session.copy())
+        return bson_size(plain(self.data))
 
     def snapshot(self, path: Path, last: int | None = None) -> Any:
-        value: Any = self.session
+        value: Any = self.data
         for key in path:
             value = (value._data if isinstance(value, SessionDict) else value).get(key, MISSING)
         if last is not None:
@@ -320,10 +348,11 @@ class Content:
         return plain(value)
 
     def correct(self, path: Path, number: float) -> None:
-        holder: Any = self.session
+        holder: Any = self.data
         for key in path[:-1]:
             holder = holder[key]
-        holder._data[path[-1]] = number
+            holder = holder._data if isinstance(holder, SessionDict) else holder
+        holder[path[-1]] = number
 
 
 class SessionList(Node, MutableSequence[Any]):
@@ -420,15 +449,15 @@ class SessionList(Node, MutableSequence[Any]):
 
     def extend(self, values: Iterable[Any]) -> None:
         values = list(values)
-        changes, path, depth, in_list = _located(self)
+        host, path, depth, in_list = _located(self)
         new = [_accepted(self, position, value, depth) for position, value in enumerate(values, len(self._data))]
         if not new:
             return
-        if changes is not None:
+        if host is not None:
             if in_list:
-                changes.rewritten(path)
+                host.changing().rewritten(path)
             else:
-                changes.appended(path, len(new))
+                host.changing().appended(path, len(new))
         self._data.extend(new)
 
     def __iadd__(self, values: Iterable[Any]) -> "SessionList":
@@ -473,14 +502,14 @@ class SessionList(Node, MutableSequence[Any]):
         self, values: Iterable[Any], start: SupportsIndex, step: int, change: Callable[[list[Any]], Any]
     ) -> None:
         """Changes the list by *change*, which gets *values*, bound for every *step*-th position, as they are stored."""
-        changes, path, depth, _ = _located(self)
+        host, path, depth, _ = _located(self)
         positions = itertools.count(operator.index(start), step)
         new = [_accepted(self, position, value, depth) for position, value in zip(positions, values, strict=False)]
         before = self._data.copy()
         change(new)  # before it is recorded, as it may raise an IndexError or ValueError
-        if changes is not None:
+        if host is not None:
             try:
-                changes.rewritten(path)
+                host.changing().rewritten(path)
             except BaseException:
                 self._data[:] = before
                 raise
@@ -499,38 +528,39 @@ class _NotLoaded(dict[str, Any]):
 
 _NOT_LOADED = _NotLoaded()
 
+
+def _nothing() -> None:
+    """A weak reference to a session that is not there yet."""
+
+
 _NUMBERS = frozenset({int, float, Int64})
 
 # Attributes of a SessionDict are its items, so its own fields are set through their slots.
 _set_dict_data = SessionDict.__dict__["_data"].__set__
 _set_dict_parent = SessionDict.__dict__["_parent"].__set__
 _set_dict_key = SessionDict.__dict__["_key"].__set__
-_set_dict_changes = SessionDict.__dict__["_changes"].__set__
-_set_dict_token = SessionDict.__dict__["_token"].__set__
+_set_session_host = Session.__dict__["_host"].__set__
 
 
-def _located(node: SessionDict | SessionList) -> tuple[ChangeSet | None, Path, int, bool]:
+def _located(node: SessionDict | SessionList) -> tuple[Host | None, Path, int, bool]:
     """Returns where *node* is.
 
-    :returns: the change set of its session (None when it was taken out of it), the path under which its changes are
+    :returns: the host of its session (None when it was taken out of it), the path under which its changes are
         recorded, how deep it lies (the session itself is 1), and whether that path is that of a list around it.
     """
-    parent = node._parent
-    if parent is None:
-        return node._changes if isinstance(node, SessionDict) else None, (), 1, False
     keys: list[str] = []
     depth = 1
     in_list = False
-    while parent is not None:
+    while (parent := node._parent) is not None:
         depth += 1
         if type(parent) is SessionList:
             keys.clear()
             in_list = True
         else:
             keys.append(node._key)
-        node, parent = parent, parent._parent
+        node = parent
     keys.reverse()
-    return node._changes if isinstance(node, SessionDict) else None, tuple(keys), depth, in_list
+    return node._host if type(node) is Session else None, tuple(keys), depth, in_list
 
 
 def _accepted_key(node: SessionDict, key: Any) -> str:

@@ -3,12 +3,11 @@
 import asyncio
 import logging
 import os
-from collections.abc import Generator
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .changes import Set
+from .changes import ChangeSet, Set
 from .cookie import id_of_secret, new_secret
 from .document import Content, Session
 from .errors import SessionError, SessionNotLoaded, SessionStoreError, SessionTooLarge
@@ -17,11 +16,15 @@ from .stores import Conflict, Outcome, SaveResult, SessionRecord, SessionWrite
 if TYPE_CHECKING:
     from .manager import SessionManager
 
-__all__ = ["LiveSession"]
+__all__ = ["LiveSession", "Loaded", "Saved"]
 
 logger = logging.getLogger("tornado_sesame")
 
+Loaded = SessionRecord | SessionStoreError | None
+"""A stored session; None when there is no valid one."""
+
 Saved = asyncio.Future[SessionStoreError | None]
+"""Done when a save has ended, with what went wrong."""
 
 
 class LiveSession:
@@ -31,54 +34,36 @@ class LiveSession:
     :arg secret: what the client's cookie says, or None.
     """
 
-    __slots__ = (
-        "_content",
-        "_created",
-        "_expires",
-        "_following",
-        "_id",
-        "_is_destroyed",
-        "_is_moving",
-        "_is_renewed",
-        "_is_taken",
-        "_owner",
-        "_owner_is_saved",
-        "_saving",
-        "_secret",
-        "_sent",
-        "_turn",
-        "_unsent",
-        "headers_sent",
-        "manager",
-    )
+    # What few requests need lies in the class until then.
+    headers_sent = False
+    """To be set when the response's headers are sent: the client can get no cookie any more."""
+
+    _created: datetime | None = None  # None while it is not stored
+    _expires: datetime | None = None
+    _owner: str | None = None
+    _owner_is_saved = True
+    _is_renewed = False  # whether it lives longer from now on, and so must the cookie
+    _is_destroyed = False
+    _is_moving = False  # from one id to another or to none; saves wait meanwhile
+    _turn: asyncio.Lock | None = None  # for those who move or reload it
+    _unsent: SessionWrite | None = None  # taken from the change set and not known to be saved
+    _saving: Saved | None = None  # the save that waits or is under way,
+    _is_taken = False  # whether it has left with what was changed,
+    _following: Saved | None = None  # and the one that somebody waits for after it
 
     def __init__(self, manager: "SessionManager", secret: str | None) -> None:
         self.manager = manager
-        self.headers_sent = False
-        """To be set when the response's headers are sent: the client can get no cookie any more."""
-
-        self._content = Content(self._on_change, self._on_await)
+        self._content = Content()
         self._secret = self._sent = secret  # what it has now, and what the client knows
         self._id = id_of_secret(secret) if secret else None
-        self._created: datetime | None = None  # None while it is not stored
-        self._expires: datetime | None = None
-        self._owner: str | None = None
-        self._owner_is_saved = True
-        self._is_renewed = False  # whether it lives longer from now on, and so must the cookie
-        self._is_destroyed = False
-        self._is_moving = False  # from one id to another or to none; saves wait meanwhile
-        self._turn: asyncio.Lock | None = None  # for those who move or reload it
-        self._unsent: SessionWrite | None = None  # taken from the change set and not known to be saved
-        self._saving: Saved | None = None  # the save that waits or is under way,
-        self._is_taken = False  # whether it has left with what was changed,
-        self._following: Saved | None = None  # and the one that somebody waits for after it
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a LiveSession knows the cookie's secret and is its request's alone: it cannot be pickled")
 
     @property
     def session(self) -> Session:
-        return self._content.session
+        """Its content. A change of it keeps this object alive until it is saved; whoever reads it again keeps it."""
+        return self._content.session(self)
 
     @property
     def id(self) -> str | None:
@@ -93,7 +78,7 @@ class LiveSession:
     @property
     def _has_news(self) -> bool:
         """Whether something has changed that no save has taken."""
-        return bool(self._content.changes) or not self._owner_is_saved
+        return self._content.has_changes or not self._owner_is_saved
 
     @property
     def owner(self) -> str | None:
@@ -109,7 +94,7 @@ class LiveSession:
     def owner(self, owner: str | None) -> None:
         if owner == self.owner:
             return
-        self._on_change()
+        self.changing()
         self._owner = owner
         self._owner_is_saved = False
 
@@ -118,11 +103,11 @@ class LiveSession:
 
         It counts as given to the client from then on.
         """
-        cookie = self.manager.cookie
-        if self.id is None:
-            return cookie.delete_header(https=https) if self._is_destroyed and self._sent else None
-        if self._secret is None or (self._secret == self._sent and not self._is_renewed):
+        if self._secret == self._sent and not self._is_renewed:
             return None
+        cookie = self.manager.cookie
+        if self._secret is None or self.id is None:
+            return cookie.delete_header(https=https) if self._is_destroyed and self._sent else None
         self._sent = self._secret
         return cookie.set_header(self._secret, https=https, lifetime=self.manager.lifetime(self._created))
 
@@ -133,7 +118,7 @@ class LiveSession:
 
     def replace(self, data: Any) -> None:
         """Makes *data* the content; see `Content.replace`."""
-        self._content.replace(data)
+        self._content.replace(self, data)
 
     def open_empty(self) -> None:
         """Makes it loaded, without asking the store for what is known not to be there."""
@@ -145,9 +130,23 @@ class LiveSession:
         :raises SessionStoreError: when the store fails.
         """
         if not self._content.is_loaded:
-            record = await self.manager.load(self._id) if self._id else None
+            loaded = await self.manager.load(self._id) if self._id else None
             if not self._content.is_loaded:  # by another await meanwhile
-                self._open(record)
+                self._open(loaded)
+
+    def changing(self) -> ChangeSet:
+        """Has what is about to change saved at the end of the tick; see `Host.changing`.
+
+        :raises SessionError: when the session is new and the response's headers are sent.
+        """
+        if self._secret is None or self._secret != self._sent:
+            self._check_cookie_can_be_set()
+        if self._secret is None:
+            self._secret = new_secret()
+            self._id = id_of_secret(self._secret)
+        if self._saving is None and not self._is_moving:
+            self._submit()
+        return self._content.changes
 
     async def reload(self) -> None:
         """Saves what is pending and loads the content again.
@@ -157,9 +156,9 @@ class LiveSession:
         async with self._in_turn():
             while True:
                 await self.save()
-                record = await self.manager.load(self._id) if self._id else None
+                loaded = await self.manager.load(self._id) if self._id else None
                 if not self.is_unsaved:  # else something was changed meanwhile, which must not be overwritten
-                    self._open(record)
+                    self._open(loaded)
                     return
 
     def saved(self) -> Saved:
@@ -251,7 +250,7 @@ class LiveSession:
             return None
         if self._unsent is not None:
             return self._unsent
-        if not self._created and not self._content.session and self._owner is None:
+        if not self._created and not self._content.data and self._owner is None:
             self._content.changes.clear()
             self._owner_is_saved = True
             return None
@@ -293,20 +292,6 @@ class LiveSession:
         self._unsent = None
         return None
 
-    # The session's side
-
-    def _on_change(self) -> None:
-        if self._secret is None or self._secret != self._sent:
-            self._check_cookie_can_be_set()
-        if self._secret is None:
-            self._secret = new_secret()
-            self._id = id_of_secret(self._secret)
-        if self._saving is None and not self._is_moving:
-            self._submit()
-
-    def _on_await(self) -> Generator[Any, Any, None]:
-        return self.load().__await__()
-
     def _check_size(self) -> None:
         limit = self.manager.max_bytes
         if limit is not None and (not self._created or self._content.changes.may_grow):
@@ -314,7 +299,7 @@ class LiveSession:
             if size > limit:
                 raise SessionTooLarge(self._id, size, limit)
 
-    def _is_renewal_due(self, moment: datetime | None = None) -> bool:
+    def _is_renewal_due(self, moment: datetime) -> bool:
         if self._created is None or self._expires is None:
             return True
         return self.manager.is_renewal_due(self._created, self._expires, moment)
@@ -331,7 +316,9 @@ class LiveSession:
             self._turn = asyncio.Lock()
         return self._turn
 
-    def _open(self, record: SessionRecord | None) -> None:
+    def _open(self, record: Loaded) -> None:
+        if isinstance(record, SessionStoreError):
+            raise record
         if record is None:
             self._start_anew()  # an id that the store does not know is not adopted
             return
@@ -340,7 +327,7 @@ class LiveSession:
         self._owner = record.owner
         self._owner_is_saved = True
         self._content.open(record.data)
-        if self._is_renewal_due():
+        if self.manager.is_renewal_due(record.created, record.expires):
             self._is_renewed = self.manager.cookie.persistent
             self.saved()
 
@@ -349,21 +336,21 @@ class LiveSession:
         self._owner_is_saved = True
         self._content.open({})
 
-    def _submit(self, saved: Saved | None = None) -> Saved:
-        self._saving = saved or asyncio.get_running_loop().create_future()
-        self.manager.saves.submit(self).add_done_callback(self._on_answer)
-        return self._saving
+    def _submit(self) -> Saved:
+        self._saving = saving = self.manager.save(self)
+        saving.add_done_callback(self._on_saved)
+        return saving
 
-    def _on_answer(self, answer: "asyncio.Future[Exception | None]") -> None:
-        saving, following = self._saving, self._following
+    def _on_saved(self, saving: Saved) -> None:
+        following = self._following
         self._saving = self._following = None
         self._is_taken = False
-        error = self.manager.save_failure(self._id, answer)
+        error = saving.result()
         if error is not None:
             logger.warning("%s", error.log_message)
             if following is not None:
                 following.set_result(error)
-        elif following is not None or (self.is_unsaved and not self._is_moving):
-            self._submit(following)
-        if saving is not None:
-            saving.set_result(error)
+        elif following is not None:
+            self._submit().add_done_callback(lambda saving: following.set_result(saving.result()))
+        elif self.is_unsaved and not self._is_moving:
+            self._submit()

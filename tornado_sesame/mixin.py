@@ -44,6 +44,7 @@ class SessionMixin(_Handler):
 
     # A request that does not touch its session finds these in the class, and pays for none of them.
     _session_live: LiveSession | None = None
+    _session_shown: Session | None = None  # which holds the live one, and not the other way around
     _session_is_empty = False  # known without a query: the client has no cookie
     _session_is_used = False
     _session_headers_sent = False
@@ -58,8 +59,11 @@ class SessionMixin(_Handler):
         :raises SessionNotLoaded: from any use before it is loaded.
         :raises SessionDataError: from an assignment of what cannot be stored.
         """
-        self._session_is_used = True
-        return self._session_opened().session
+        session = self._session_shown
+        if session is None:
+            self._session_is_used = True
+            session = self._session_shown = self._session_opened().session
+        return session
 
     @session.setter
     def session(self, data: Mapping[str, Any]) -> None:
@@ -147,11 +151,12 @@ class SessionMixin(_Handler):
         prepared = super().prepare()
         if self._finished or not self._session_should_load():
             return prepared
-        secret = self._session_secret()
+        manager = self.session_manager
+        secret = self._session_secret(manager)
         if secret is None:
             self._session_is_empty = True
             return prepared
-        self._session_live = live = self.session_manager.open(secret)
+        self._session_live = live = manager.open(secret)
         return live.load() if prepared is None else self._session_load_after(prepared)
 
     def flush(self, include_footers: bool = False) -> Future[None]:
@@ -185,15 +190,16 @@ class SessionMixin(_Handler):
     def _session_opened(self) -> LiveSession:
         live = self._session_live
         if live is None:
-            secret = None if self._session_is_empty else self._session_secret()
-            self._session_live = live = self.session_manager.open(secret)
+            manager = self.session_manager
+            secret = None if self._session_is_empty else self._session_secret(manager)
+            self._session_live = live = manager.open(secret)
             live.headers_sent = self._session_headers_sent
             if self._session_is_empty:
                 live.open_empty()
         return live
 
-    def _session_secret(self) -> str | None:
-        return self.session_manager.cookie.secret_in(self.request.headers.get("Cookie"))
+    def _session_secret(self, manager: SessionManager) -> str | None:
+        return manager.cookie.secret_in(self.request.headers.get("Cookie"))
 
     def _session_should_load(self) -> bool:
         if self.session_autoload is not None:
