@@ -249,6 +249,7 @@ class LiveSession:
         if self._is_moving or self._id is None:
             return None
         if self._unsent is not None:
+            self._unsent = replace(self._unsent, is_repeated=True)
             return self._unsent
         if not self._created and not self._content.data and self._owner is None:
             self._content.changes.clear()

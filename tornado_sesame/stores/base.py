@@ -44,6 +44,7 @@ class SessionWrite:
     :arg token: a few bytes that no other write has. A write that failed may be given to the store again, also while the
         first attempt is still on its way. A store that may have carried out what it reported as failed recognizes it by
         the token, and does not do twice what is not `Changes.is_repeatable`.
+    :arg is_repeated: whether it has been given to the store before.
     """
 
     id: str
@@ -53,6 +54,7 @@ class SessionWrite:
     token: bytes
     created: datetime | None = None
     owner: Set | None = None
+    is_repeated: bool = False
 
     @classmethod
     def inserting(cls, record: SessionRecord) -> "SessionWrite":
@@ -115,10 +117,11 @@ class SessionStore(ABC):
 
         Several may be for one session, by requests that overlap; which of them is done first does not matter.
 
-        An update changes a session that exists and has not expired (its ``expires`` is later than the write's
-        ``updated``), and never brings one back: else the result is `Outcome.GONE`. An insert of an id that exists is
-        the repetition of one that succeeded, and is `Outcome.SAVED`. A write that cannot be done gives its exception
-        and leaves the others alone. The values in the writes belong to the store from now on.
+        An update changes a session that exists, and never brings one back: when there is none, the result is
+        `Outcome.GONE`. One that has expired (its ``expires`` is not later than the write's ``updated``) counts as gone;
+        if it is still there, it may be changed all the same, as long as it stays expired. An insert of an id that
+        exists is the repetition of one that succeeded, and is `Outcome.SAVED`. A write that cannot be done gives its
+        exception and leaves the others alone. The values in the writes belong to the store from now on.
         """
 
     @abstractmethod

@@ -66,8 +66,10 @@ class MongoStore(SessionStore):
     server.
 
     Increments and appends are applied once, also when a save failed and is repeated. Each such write leaves its token
-    in the document's ``applied``, which keeps the last 20, and is not done where its token is. Its limit is a session
-    that sees 20 more increments or appends between a save that failed and its repetition. On a replica set the driver
+    in the document's ``applied``, which keeps the last 20, and a repetition is not done where the token is. (From the
+    first repetition on, ``applied`` is ``{tokens: [...]}``, which a first attempt that comes late cannot push to.) Its
+    limit is a session that sees 20 more increments or appends between a save that failed and its repetition. On a
+    replica set the driver
     repeats failed commands by itself (retryable writes), so that a change of the primary is not even noticed. A
     standalone server has neither this nor a second copy: what it acknowledged may be lost when its machine dies.
 
@@ -145,23 +147,38 @@ class MongoStore(SessionStore):
         if self._indexing is not None:
             self._indexing.cancel()
 
-    async def _save_one(self, write: SessionWrite) -> SaveResult:
+    async def _save_one(self, write: SessionWrite, is_fenced: bool = False) -> SaveResult:
         try:
             if write.created is not None:
                 await self._collection.insert_one(_document(write))
                 return Outcome.SAVED
-            result = await self._collection.update_one(_filter(write), _update(write))
+            if _may_be_done(write) and not is_fenced:
+                await self._fence(write.id)
+                is_fenced = True
+            result = await self._collection.update_one(_filter(write, is_fenced), _update(write, is_fenced))
         except DuplicateKeyError:
             return Outcome.SAVED
         except WriteError as error:
-            return await self._explain(write, error) if error.code in PATH_ERRORS else _refusal(error)
+            return await self._explain(write, is_fenced) if error.code in PATH_ERRORS else _refusal(error)
         except (*_UNSENDABLE, OperationFailure) as error:
             if _concerns_one(error):
                 return _refusal(error)
             raise
-        return Outcome.SAVED if result.matched_count else await self._explain(write)
+        return Outcome.SAVED if result.matched_count else await self._explain(write, is_fenced)
+
+    async def _fence(self, id: str) -> None:
+        """Makes a document refuse writes with increments or appends that do not look whether they have been done.
+
+        They push their token to ``applied``, and that fails when it is no array.
+        """
+        applied = {"$mergeObjects": [{"tokens": {"$ifNull": ["$applied", []]}}]}  # a plain dict would go into the array
+        await self._collection.update_one(
+            {"_id": id, "applied.tokens": {"$exists": False}}, [{"$set": {"applied": applied}}]
+        )
 
     async def _save_many(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
+        if any(map(_may_be_done, writes)):
+            return [await self._save_one(write) for write in writes]
         results: list[SaveResult] = [Outcome.SAVED] * len(writes)
         try:
             requests = [InsertOne(_document(w)) if w.created else UpdateOne(_filter(w), _update(w)) for w in writes]
@@ -190,23 +207,26 @@ class MongoStore(SessionStore):
     ) -> None:
         """Finds out which of a bulk's updates did not match, since it reports only how many."""
         ids = {"$in": [writes[index].id for index in matching]}
-        cursor = self._collection.find({"_id": ids}, {"expires": 1}, batch_size=len(matching) + 1)
-        expires = {document["_id"]: document["expires"] for document in await cursor.to_list(None)}
+        cursor = self._collection.find({"_id": ids}, {"expires": 1, "applied": 1}, batch_size=len(matching) + 1)
+        documents = {document["_id"]: document for document in await cursor.to_list(None)}
         for index in matching:
             write = writes[index]
-            if write.id not in expires or expires[write.id] <= write.updated:
+            document = documents.get(write.id)
+            if document is None or document["expires"] <= write.updated:
                 results[index] = Outcome.GONE
-            elif _is_conditional(write):
+            elif _is_conditional(write) and write.token not in _tokens(document):
                 results[index] = await self._save_one(write)
 
-    async def _explain(self, write: SessionWrite, error: WriteError | None = None) -> SaveResult:
-        """Returns why an update was not done: refused with *error*, or (None) because its filter did not match."""
+    async def _explain(self, write: SessionWrite, is_fenced: bool = False) -> SaveResult:
+        """Finds out why an update was refused or did not match; does it the other way if that was the reason."""
         document = await self._collection.find_one({"_id": write.id})
         if document is None or document["expires"] <= write.updated:
             return Outcome.GONE
-        if write.token in document.get("applied", ()):
+        if write.token in _tokens(document):
             return Outcome.SAVED
         fields = write.changes.conflicts(_data(document))
+        if not fields and not is_fenced and isinstance(document.get("applied"), dict):
+            return await self._save_one(write, is_fenced=True)
         # When nothing is in the way any more, yet another request has been here. Whole fields fit on anything.
         return Conflict(frozenset(fields or {path[0] for path in write.changes.ops if path}))
 
@@ -270,22 +290,36 @@ def _document(write: SessionWrite) -> dict[str, Any]:
     return {"_id": write.id, "data": kept, **owner, **times, **({} if kept is data else {"escaped": True})}
 
 
-def _filter(write: SessionWrite) -> dict[str, Any]:
-    conditions: dict[str, Any] = {"_id": write.id, "expires": {"$gt": write.updated}}
+def _tokens(document: dict[str, Any]) -> Sequence[bytes]:
+    applied: Any = document.get("applied", ())
+    tokens: Sequence[bytes] = applied["tokens"] if isinstance(applied, dict) else applied
+    return tokens
+
+
+def _may_be_done(write: SessionWrite) -> bool:
+    """Tells whether a write has to be done with a look at its token."""
+    return write.is_repeated and write.created is None and not write.changes.is_repeatable
+
+
+def _filter(write: SessionWrite, is_fenced: bool = False) -> dict[str, Any]:
+    # A document that is looked for by its _id alone is found without planning: the update takes half the time.
+    conditions: dict[str, Any] = {"_id": write.id}
+    if write.expires is not None:
+        conditions["expires"] = {"$gt": write.updated}
     for path in write.changes.required():
         # $type alone would also look into the items of an array.
         conditions[_field(path)] = {"$type": "object", "$not": {"$type": "array"}}
-    if not write.changes.is_repeatable:
-        conditions["applied"] = {"$ne": write.token}
+    if is_fenced:
+        conditions["applied.tokens"] = {"$ne": write.token}
     return conditions
 
 
 def _is_conditional(write: SessionWrite) -> bool:
     """Tells whether an update may not match a session that is alive."""
-    return not write.changes.is_repeatable or bool(write.changes.required())
+    return write.expires is not None or bool(write.changes.required())
 
 
-def _update(write: SessionWrite) -> dict[str, Any]:
+def _update(write: SessionWrite, is_fenced: bool = False) -> dict[str, Any]:
     sets: dict[str, Any] = {"updated": write.updated}
     if write.expires is not None:
         sets["expires"] = write.expires
@@ -314,7 +348,8 @@ def _update(write: SessionWrite) -> dict[str, Any]:
     if is_escaped:
         sets["escaped"] = True
     if not write.changes.is_repeatable:
-        update.setdefault("$push", {})["applied"] = {"$each": [write.token], "$slice": -TOKENS_KEPT}
+        tokens = "applied.tokens" if is_fenced else "applied"
+        update.setdefault("$push", {})[tokens] = {"$each": [write.token], "$slice": -TOKENS_KEPT}
     return update
 
 
