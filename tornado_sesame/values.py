@@ -35,10 +35,13 @@ __all__ = [
     "CODEC_OPTIONS",
     "MAX_DEPTH",
     "MISSING",
+    "NAIVE_OPTIONS",
     "Node",
     "Path",
     "bson_size",
     "identical",
+    "in_utc",
+    "made_aware",
     "normalized",
     "normalized_key",
     "plain",
@@ -60,6 +63,9 @@ CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
 )
 """How every store reads and writes BSON: aware UTC datetimes, native UUIDs."""
+
+NAIVE_OPTIONS = CODEC_OPTIONS.with_options(tz_aware=False, tzinfo=None)
+"""The same with naive datetimes; see `made_aware`."""
 
 
 class _Missing:
@@ -138,6 +144,33 @@ def plain(value: Any) -> Any:
     return value.copy() if isinstance(value, Node) else value
 
 
+def in_utc(moment: datetime) -> datetime:
+    """Returns a naive datetime, which is in UTC, as an aware one."""
+    return datetime.combine(moment.date(), moment.time(), UTC)
+
+
+def made_aware(value: Any) -> Any:
+    """Returns *value*, as decoded with `NAIVE_OPTIONS`, with the datetimes in it as `CODEC_OPTIONS` would have them.
+
+    The decoder takes longer for one aware datetime than for a small session, and each record has three beside its data.
+    Dicts and lists are changed in place.
+    """
+    kind = type(value)
+    if kind is dict:
+        for key, item in value.items():
+            if type(item) in _DATED:
+                value[key] = made_aware(item)
+    elif kind is list:
+        for position, item in enumerate(value):
+            if type(item) in _DATED:
+                value[position] = made_aware(item)
+    elif kind is datetime:
+        return in_utc(value)
+    elif kind in _DATED:
+        return decode(_encoded(value), CODEC_OPTIONS)[""]
+    return value
+
+
 def bson_size(data: dict[str, Any]) -> int:
     """Returns how many bytes *data*, made of plain dicts and lists, has as BSON."""
     try:
@@ -159,6 +192,7 @@ def identical(one: Any, other: Any) -> bool:
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes, datetime, Int64, ObjectId, UUID, Decimal128})
 _KEPT = frozenset({type(None), bool, float, bytes, ObjectId, UUID, Decimal128})  # nothing to check or to change
 _EXACT = frozenset({bool, int, str, bytes, ObjectId})  # == says it all
+_DATED = frozenset({dict, list, datetime, Code, DBRef})  # what is or may contain a datetime
 _BSON_TYPES = (Binary, Code, DatetimeMS, DBRef, MaxKey, MinKey, ObjectId, Regex, Timestamp, UUID)
 
 

@@ -22,7 +22,7 @@ from pymongo.errors import (
 
 from ..changes import Inc, Push, Set, Unset
 from ..errors import SessionStoreError
-from ..values import CODEC_OPTIONS, Path
+from ..values import NAIVE_OPTIONS, Path, in_utc, made_aware
 from .base import Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
 from .keys import escaped, escaped_key, unescaped
 
@@ -93,7 +93,7 @@ class MongoStore(SessionStore):
                 "MongoStore needs a collection of Motor or of PyMongo's AsyncMongoClient, "
                 f"such as client.mydatabase.sessions, not a {type(collection).__name__}"
             )
-        self._collection = collection.with_options(codec_options=CODEC_OPTIONS, read_preference=ReadPreference.PRIMARY)
+        self._collection = collection.with_options(codec_options=NAIVE_OPTIONS, read_preference=ReadPreference.PRIMARY)
         self._needs_indexes = create_indexes
         self._indexing: asyncio.Task[None] | None = None
 
@@ -212,7 +212,7 @@ class MongoStore(SessionStore):
         for index in matching:
             write = writes[index]
             document = documents.get(write.id)
-            if document is None or document["expires"] <= write.updated:
+            if document is None or in_utc(document["expires"]) <= write.updated:
                 results[index] = Outcome.GONE
             elif _is_conditional(write) and write.token not in _tokens(document):
                 results[index] = await self._save_one(write)
@@ -220,7 +220,7 @@ class MongoStore(SessionStore):
     async def _explain(self, write: SessionWrite, is_fenced: bool = False) -> SaveResult:
         """Finds out why an update was refused or did not match; does it the other way if that was the reason."""
         document = await self._collection.find_one({"_id": write.id})
-        if document is None or document["expires"] <= write.updated:
+        if document is None or in_utc(document["expires"]) <= write.updated:
             return Outcome.GONE
         if write.token in _tokens(document):
             return Outcome.SAVED
@@ -271,14 +271,16 @@ def _refusal(error: Exception) -> SessionStoreError:
 def _record(document: dict[str, Any]) -> SessionRecord | Exception:
     id = document["_id"]
     try:
-        times = document["created"], document["updated"], document["expires"]
-        return SessionRecord(id, _data(document), *times, document.get("owner"))
+        created, updated, expires = document["created"], document["updated"], document["expires"]
+        return SessionRecord(
+            id, _data(document), in_utc(created), in_utc(updated), in_utc(expires), document.get("owner")
+        )
     except KeyError as error:
         return SessionStoreError(f"the document of session {id} has no field {error}")
 
 
 def _data(document: dict[str, Any]) -> dict[str, Any]:
-    data: dict[str, Any] = document["data"]
+    data: dict[str, Any] = made_aware(document["data"])
     return unescaped(data) if document.get("escaped") else data
 
 
