@@ -330,7 +330,7 @@ def _same_scalar(original: Any, new: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _can_add(current: Any, amount: int | float) -> bool:

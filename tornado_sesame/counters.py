@@ -88,7 +88,7 @@ class _Float(float):
 
 
 def _added(origin: Origin, value: int | float, other: Any, sign: int) -> Any:
-    if not isinstance(other, int | float):
+    if not isinstance(other, (int, float)):  # a tuple, as int | float is made anew each time
         return NotImplemented
     amount = sign * (int(other) if isinstance(other, int) else float(other))
     total = value + amount

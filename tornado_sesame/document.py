@@ -548,6 +548,8 @@ def _located(node: SessionDict | SessionList) -> tuple[Host | None, Path, int, b
     :returns: the host of its session (None when it was taken out of it), the path under which its changes are
         recorded, how deep it lies (the session itself is 1), and whether that path is that of a list around it.
     """
+    if type(node) is Session:
+        return node._host, (), 1, False
     keys: list[str] = []
     depth = 1
     in_list = False
