@@ -1,7 +1,9 @@
 """Many items, few calls: when batches leave, who is in them, and what happens when one fails or somebody leaves."""
 
 import asyncio
+import contextvars
 import gc
+import sys
 import weakref
 
 import pytest
@@ -88,21 +90,37 @@ async def test_while_few_are_under_way_others_need_not_wait():
 
 async def test_a_call_that_is_stuck_does_not_hold_up_what_comes_later(monkeypatch):
     monkeypatch.setattr("tornado_sesame.coalescer.PATIENCE", 0.05)
-    calls = Calls(few=1)
+    calls = Calls(few=1, max_calls=3)
     calls.submit(0)
     await turns()
-    calls.submit(1)
+    for number in range(1, 4):
+        calls.submit(number)
+        await turns()
+        assert len(calls.batches) == number
+        await asyncio.sleep(0.1)
+    assert calls.batches == [[0], [1], [2]]
+    calls.answer()
     await turns()
-    assert calls.batches == [[0]]
+    assert calls.batches == [[0], [1], [2], [3]]
+    calls.answer(3)
+    await calls.coalescer.drain()
+
+
+async def test_what_has_waited_long_does_not_wait_for_the_other_half(monkeypatch):
+    monkeypatch.setattr("tornado_sesame.coalescer.PATIENCE", 0.05)
+    calls = Calls(few=1, halve_above=2)
+    for number in range(4):
+        calls.submit(number)
+    await turns()
+    assert calls.batches == [[0, 1]]
     await asyncio.sleep(0.1)
-    calls.submit(2)
-    await turns()
-    assert calls.batches == [[0], [1, 2]]
+    assert calls.batches == [[0, 1], [2, 3]]
     calls.answer(2)
+    await calls.coalescer.drain()
 
 
 async def test_of_many_one_half_goes_out_while_the_other_is_worked_on():
-    calls = Calls(halve_above=4)
+    calls = Calls(few=1, halve_above=4)
     futures = [calls.submit(number) for number in range(20)]
     for sizes in [10], [10, 5], [10, 5, 4], [10, 5, 4, 1]:
         await turns()
@@ -153,14 +171,44 @@ async def test_a_call_that_returns_too_few_results_fails():
         assert str(error) == "2 items were given, 1 results came back"
 
 
-async def test_when_the_server_ends_what_is_under_way_has_failed():
-    calls = Calls()
-    future = calls.submit(1)
+@pytest.mark.parametrize("starts_first", [True, False])
+async def test_when_the_server_ends_what_is_under_way_has_failed_and_what_waits_is_done(starts_first):
+    calls = Calls(max_calls=1)
+    under_way = calls.submit(1) if starts_first else None
     await turns()
+    waiting = calls.submit(2)
     (sender,) = asyncio.all_tasks() - {asyncio.current_task()}
     sender.cancel()
-    item, error = await future
-    assert (item, str(error)) == (1, "the server is shutting down")
+    calls.answer(2)
+    if under_way:
+        item, error = await under_way
+        assert (item, str(error)) == (1, "the server is shutting down")
+    assert await waiting == 4
+
+
+async def test_a_call_has_nothing_of_the_context_of_whoever_came_first():
+    """PyMongo's deadlines and sessions are in there, and they are not for other requests."""
+    request = contextvars.ContextVar("request", default="none")
+    seen = []
+
+    async def call(items):
+        seen.append(request.get())
+        return items
+
+    coalescer = Coalescer(call, failed, timeout=5)
+    request.set("the first")
+    assert await coalescer.submit(1) == 1
+    assert seen == ["none"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no eager tasks")
+async def test_a_batch_leaves_at_the_end_of_the_tick_though_tasks_are_eager():
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    calls = Calls()
+    futures = [calls.submit(number) for number in range(3)]
+    calls.answer()
+    assert await asyncio.gather(*futures) == [0, 2, 4]
+    assert calls.batches == [[0, 1, 2]]
 
 
 async def test_who_leaves_does_not_disturb_the_others():

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from pymongo import MongoClient
@@ -76,6 +77,19 @@ class TestDocuments:
         assert f"the document of session {foreign} has no field 'created'" in str(records[foreign])
         with pytest.raises(SessionStoreError, match="has no field 'created'"):
             await store.pop(foreign)
+
+    @pytest.mark.parametrize("wrong", [{"expires": None}, {"expires": "tomorrow"}, {"created": 1}, {"data": {}}])
+    async def test_so_is_one_with_something_else_in_a_field(self, store, database, wrong):
+        id, foreign = await inserted(store), new_id()
+        times = {"created": NOW, "updated": NOW, "expires": LATER}
+        await database.collection.insert_one({"_id": foreign, "data": {"d": 1}, **times, **wrong})
+        records = await store.load([id, foreign])
+        assert records[id].data == DATA
+        if "data" not in wrong:
+            assert f"a field of the document of session {foreign} is not of its type" in str(records[foreign])
+        one, other = await store.save([update(id, {("n",): Inc(1)}), update(foreign, {("d", "n"): Inc(1)})])
+        assert one is Outcome.SAVED
+        assert other is not Outcome.SAVED
 
 
 class TestCommands:
@@ -243,6 +257,41 @@ class TestCollections:
     async def test_a_database_is_refused(self, database):
         with pytest.raises(TypeError, match=re.escape("such as client.mydatabase.sessions")):
             MongoStore(database.collection.database)
+
+
+class TestRepetitions:
+    async def test_many_increments_of_one_session_at_once_are_done_once(self, store):
+        """Also when something in the same command did not match, so that it is found out what did."""
+        id, gone = await inserted(store, {"d": {"n": 0}, "n": 0}), new_id()
+        nested = [update(id, {("d", "n"): Inc(1)}) for _ in range(40)]
+        extending = [update(id, {("n",): Inc(1)}, expires=LATER) for _ in range(40)]
+        results = await store.save([*nested, update(gone, {("n",): Inc(1)}), *extending])
+        assert results == [Outcome.SAVED] * 40 + [Outcome.GONE] + [Outcome.SAVED] * 40
+        assert await data(store, id) == {"d": {"n": 40}, "n": 40}
+
+    async def test_they_do_not_hold_up_others(self, store, database):
+        ids = [await inserted(store) for _ in range(20)]
+        writes = [update(id, {("n",): Inc(1)}) for id in ids]
+        assert set(await store.save(writes)) == {Outcome.SAVED}
+        database.commands.take()
+        again = [replace(write, is_repeated=True) for write in writes[:2]]
+        assert set(await store.save([*again, *(update(id, {("n",): Inc(1)}) for id in ids[2:])])) == {Outcome.SAVED}
+        assert database.commands.take()[0] == "update"
+        assert [(await data(store, id))["n"] for id in ids] == [2, 2] + [3] * 18
+
+    async def test_a_session_of_which_one_was_repeated_is_saved_in_one_command_again(self, store, database):
+        id, other = await inserted(store), await inserted(store)
+        await store.save([replace(update(id, {("n",): Inc(1)}), is_repeated=True)])
+        for there in store, database.new_store():  # that another process did it shows with the first increment
+            assert (
+                await there.save([update(id, {("n",): Inc(1)}), update(other, {("n",): Inc(1)})]) == [Outcome.SAVED] * 2
+            )
+            database.commands.take()
+            assert (
+                await there.save([update(id, {("n",): Inc(1)}), update(other, {("n",): Inc(1)})]) == [Outcome.SAVED] * 2
+            )
+            assert database.commands.take() == ["update"]
+        assert [(await data(store, each))["n"] for each in (id, other)] == [6, 5]
 
 
 async def test_overlapping_changes_of_shape_are_told_apart_in_a_batch(store):

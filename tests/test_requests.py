@@ -1,6 +1,7 @@
 """What handlers can rely on from one request to the next, on a running server."""
 
 import asyncio
+import gc
 import json
 import logging
 
@@ -8,10 +9,11 @@ import pytest
 from tornado import gen
 from tornado.web import HTTPError, RequestHandler
 
-from tornado_sesame import MemoryStore, SessionDataError, SessionManager, SessionMixin, SessionNotLoaded
+from tornado_sesame import MemoryStore, Session, SessionDataError, SessionManager, SessionMixin, SessionNotLoaded
 from tornado_sesame.cookie import id_of_secret, new_secret
+from tornado_sesame.live import LiveSession
 
-from .support import serve
+from .support import eventually, serve
 
 
 class Handler(SessionMixin, RequestHandler):
@@ -136,6 +138,24 @@ class TestNothingIsDoneFor:
         assert database.commands.take() == ["find"] * database.is_mongo
 
 
+async def test_what_a_request_leaves_behind_is_freed_without_the_garbage_collector(site):
+    running = await site([("/", Counter), ("/show", Show), ("/untouched", Untouched)])
+    browser = running.browser()
+    await browser.text()
+    gc.collect()
+    gc.disable()
+    try:
+        for path in "/", "/show", "/untouched":
+            await browser.text(path)
+
+            async def is_freed():
+                return not [thing for thing in gc.get_objects() if type(thing) in (LiveSession, Session)]
+
+            await eventually(is_freed)
+    finally:
+        gc.enable()
+
+
 @pytest.mark.mongodb
 class TestCommands:
     async def test_a_session_that_is_only_read_is_not_written(self, site, database):
@@ -255,6 +275,28 @@ class TestLoading:
         browser = (await site([*PAGES, ("/prepared", Prepared)])).browser()
         await browser.text()
         assert json.loads(await browser.text("/prepared")) == {"times": 1, "prepared": True}
+
+    async def test_it_can_be_used_before_prepare(self, site, database):
+        class Early(Handler):
+            def initialize(self):
+                self.mine = self.session
+
+            async def prepare(self):
+                if self.get_query_argument("await", None):
+                    (await self.session).early = True
+                if (prepared := super().prepare()) is not None:
+                    await prepared
+
+            def get(self):
+                assert self.mine is self.session
+                self.session.times = self.mine.get("times", 0) + 1
+
+        running = await site([("/", Early)])
+        browser = running.browser()
+        for path in "/?await=1", "/", "/?await=1":
+            assert (await browser.get(path)).code == 200
+        assert await database.data(browser.secret) == {"early": True, "times": 3}
+        assert running.manager.stats.loads == 2
 
     async def test_a_prepare_of_another_mixin_is_awaited_first(self, site):
         class Other(RequestHandler):

@@ -132,7 +132,7 @@ class Document(Protocol):
 
 
 class ChangeSet:
-    """Listens to the mutations of one session. Every method is called before the data are changed."""
+    """Listens to the mutations of one session."""
 
     __slots__ = ("_pending",)
 

@@ -1,14 +1,16 @@
 """Many requests' loads or saves as one call.
 
-A driver's cost is by the command far more than by the document, so what waits at the same time goes out together. There
-is no timer in it: a batch leaves at the end of the tick in which its first item came, or, when enough is under way, as
-soon as what is under way comes back. An idle server thus adds no delay, and a busy one forms larger batches by itself.
+A driver's cost is by the command far more than by the document, so what waits at the same time goes out together. A
+batch leaves at the end of the tick in which its first item came, or, when enough is under way, as soon as what is under
+way comes back. No batch is held back to become larger: an idle server adds no delay, and a busy one forms larger
+batches by itself.
 """
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 __all__ = ["GRACE", "Coalescer", "answer_within"]
 
@@ -17,13 +19,11 @@ __all__ = ["GRACE", "Coalescer", "answer_within"]
 # of these looks can leave its lock locked for good.
 GRACE = 2.0
 
-# Seconds after which a batch no longer waits for those before it, as they may be stuck.
+# Seconds after which what waits for a call to come back is sent all the same, as that call may be stuck, or far away.
 PATIENCE = 0.01
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-_Entry = tuple[Item, "asyncio.Future[Result]", float]  # with the time at which it is too late
 
 
 class Coalescer(Generic[Item, Result]):
@@ -35,9 +35,10 @@ class Coalescer(Generic[Item, Result]):
     :arg timeout: seconds after which an item counts as failed, wherever it is.
     :arg max_batch: the most items in one call.
     :arg max_calls: the most calls under way at once.
-    :arg few: while so many items are under way, or more, the others wait until a call returns.
-    :arg halve_above: of more waiting items than that only one half goes out, and the other half when it is back. For
-        calls that take long: all requests of a busy server would else wait for the same call, and the server with them.
+    :arg few: while fewer items than these are under way, more of them need not wait for a call to come back.
+    :arg halve_above: when more items wait, only one half of them goes out, at least so many, and the others when it is
+        back. For calls that take long: all requests of a busy server would else come to wait for the same call, and
+        the server with them.
     """
 
     def __init__(
@@ -61,52 +62,58 @@ class Coalescer(Generic[Item, Result]):
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._unanswered: deque[_Entry[Item, Result]] = deque()
         self._under_way = 0
-        self._left = 0.0  # when the last batch did
         self._senders: set[asyncio.Task[None]] = set()
-        self._is_starting = False
+        self._starting: asyncio.Task[None] | None = None  # the one of them that has yet to take its first batch
         self._watch: asyncio.TimerHandle | None = None
+        self._nudge: asyncio.TimerHandle | None = None
 
     def submit(self, item: Item) -> "asyncio.Future[Result]":
         """Puts *item* into the next batch and returns the future of its result. Cancelling the future is harmless."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        entry = item, future, loop.time() + self._timeout
+        entry: _Entry[Item, Result] = _Entry(item, loop.create_future(), loop.time() + self._timeout)
         self._waiting.append(entry)
         self._unanswered.append(entry)
         if self._watch is None:
-            self._watch = loop.call_at(entry[2], self._expire, loop)
-        if not self._senders or (not self._is_starting and self._has_room(entry[2] - self._timeout)):
-            self._start(loop)
-        return future
+            self._watch = loop.call_at(entry.deadline, self._expire, loop)
+        if self._starting is None:
+            self._start_or_wait(loop)
+        return entry.future
 
     async def drain(self) -> None:
         """Waits until everything that was submitted is answered."""
-        while pending := [future for _, future, _ in self._unanswered if not future.done()]:
+        while pending := [entry.future for entry in self._unanswered if not entry.future.done()]:
             await asyncio.wait(pending)
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        for timer in (self._watch, self._nudge):
+            if timer is not None:
+                timer.cancel()
+        self._watch = self._nudge = None
         self._unanswered.clear()
 
-    def _has_room(self, now: float) -> bool:
-        """Tells whether another call may be under way, too."""
-        if len(self._senders) >= self._max_calls:
-            return False
-        return self._under_way < self._few or now >= self._left + PATIENCE
+    def _start_or_wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Has what waits sent at the end of the tick if little is under way, else when that is back or takes long."""
+        if not self._senders or (self._under_way < self._few and len(self._senders) < self._max_calls):
+            self._start(loop)
+        elif self._nudge is None:
+            self._nudge = loop.call_later(PATIENCE, self._on_nudge, loop)
+
+    def _on_nudge(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._nudge = None
+        if self._waiting and self._starting is None and len(self._senders) < self._max_calls:
+            self._start(loop)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Starts a sender, whose turn comes when everything has run that is to run in this tick."""
-        self._is_starting = True
-        sender = loop.create_task(self._send())
+        # Not by create_task(): an application's eager task factory would run it now, and not at the end of the tick.
+        # Its context is not that of the request which happens to be the first: a deadline in it is not for the others.
+        self._starting = sender = asyncio.Task(self._send(), loop=loop, context=contextvars.Context())
         self._senders.add(sender)
         sender.add_done_callback(self._on_end)
 
     async def _send(self) -> None:
         """Sends one batch after the other, until nothing waits."""
-        self._is_starting = False
+        self._starting = None
         while batch := self._take():
-            self._under_way += len(batch)
-            self._left = asyncio.get_running_loop().time()
+            if self._waiting:
+                self._start_or_wait(asyncio.get_running_loop())
             try:
                 await self._run(batch)
             finally:
@@ -115,29 +122,32 @@ class Coalescer(Generic[Item, Result]):
 
     def _on_end(self, sender: "asyncio.Task[None]") -> None:
         self._senders.discard(sender)
+        if self._starting is sender:
+            self._starting = None  # it was cancelled before its turn came
         self._forget_answered()
-        if self._waiting and not self._senders and not sender.cancelled():
-            self._start(sender.get_loop())
+        if self._waiting and self._starting is None:
+            self._start_or_wait(sender.get_loop())
 
     def _forget_answered(self) -> None:
-        while self._unanswered and self._unanswered[0][1].done():
+        while self._unanswered and self._unanswered[0].future.done():
             self._unanswered.popleft()
 
     def _take(self) -> "list[_Entry[Item, Result]]":
-        """Returns the next batch, without those whom nobody waits for any more."""
+        """Returns the next batch, which counts as under way, without those whom nobody waits for any more."""
         waiting = self._waiting
         most = min(self._max_batch, max(self._halve_above, (len(waiting) + 1) // 2))
         batch: list[_Entry[Item, Result]] = []
         while waiting and len(batch) < most:
             entry = waiting.popleft()
-            if not entry[1].done():
+            if not entry.future.done():
                 batch.append(entry)
+        self._under_way += len(batch)
         return batch
 
     async def _run(self, batch: "list[_Entry[Item, Result]]") -> None:
         try:
             async with asyncio.timeout(self._timeout + GRACE):
-                results = await self._call([item for item, _, _ in batch])
+                results = await self._call([entry.item for entry in batch])
             if len(results) != len(batch):
                 raise ValueError(f"{len(batch)} items were given, {len(results)} results came back")
         except Exception as error:
@@ -151,21 +161,20 @@ class Coalescer(Generic[Item, Result]):
             for entry, result in zip(batch, results, strict=True):
                 if isinstance(result, Exception):
                     self._fail(entry, result)
-                elif not entry[1].done():
-                    entry[1].set_result(result)
+                elif not entry.future.done():
+                    entry.future.set_result(result)
 
     def _fail(self, entry: "_Entry[Item, Result]", error: Exception) -> None:
-        item, future, _ = entry
-        if not future.done():
-            future.set_result(self._failed(item, error))
+        if not entry.future.done():
+            entry.future.set_result(self._failed(entry.item, error))
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._watch = None
         while self._unanswered:
-            _, future, deadline = entry = self._unanswered[0]
-            if not future.done():
-                if deadline > loop.time():
-                    self._watch = loop.call_at(deadline, self._expire, loop)
+            entry = self._unanswered[0]
+            if not entry.future.done():
+                if entry.deadline > loop.time():
+                    self._watch = loop.call_at(entry.deadline, self._expire, loop)
                     return
                 self._fail(entry, TimeoutError(f"no answer within {self._timeout} s"))
             self._unanswered.popleft()
@@ -183,3 +192,9 @@ async def answer_within(seconds: float, call: Awaitable[Result]) -> Result:
     asyncio.get_running_loop().call_later(GRACE, task.cancel)
     task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody else asks for it
     raise TimeoutError(f"no answer within {seconds} s")
+
+
+class _Entry(NamedTuple, Generic[Item, Result]):
+    item: Item
+    future: "asyncio.Future[Result]"
+    deadline: float

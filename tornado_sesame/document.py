@@ -52,11 +52,12 @@ class SessionDict(Node, MutableMapping[str, Any]):
     :meth:`copy` returns plain dicts and lists, for JSON (``self.write(session.copy())``) and to keep.
     """
 
-    __slots__ = ("_data", "_key", "_parent")
+    __slots__ = ("_data", "_key", "_parent", "_token")
 
     _data: dict[str, Any]
     _parent: "SessionDict | SessionList | None"
     _key: str  # under which the parent has it; not used in a list
+    _token: object  # what numbers read from this dict remember as their origin, as they must not keep the session
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -64,6 +65,7 @@ class SessionDict(Node, MutableMapping[str, Any]):
         _set_dict_data(self, data)
         _set_dict_parent(self, parent)
         _set_dict_key(self, key)
+        _set_dict_token(self, None)
 
     # Reading
 
@@ -77,7 +79,7 @@ class SessionDict(Node, MutableMapping[str, Any]):
         elif kind is list:
             value = self._data[key] = SessionList(value, self, key)
         elif kind in _NUMBERS:
-            return counter(value, self, key, value)
+            return counter(value, self._token or _new_token(self), key, value)
         return value
 
     def __getattr__(self, name: str) -> Any:
@@ -97,7 +99,7 @@ class SessionDict(Node, MutableMapping[str, Any]):
         if key in self._data:
             return self[key]
         if type(default) in _NUMBERS and default == 0 and same_float(default, 0):  # which -0.0 is not
-            return counter(default, self, key, None)
+            return counter(default, self._token or _new_token(self), key, None)
         return default
 
     def __contains__(self, key: object) -> bool:
@@ -150,7 +152,7 @@ class SessionDict(Node, MutableMapping[str, Any]):
         if host is not None:
             if in_list:
                 host.changing().rewritten(path)
-            elif origin is not None and origin.holder is self and origin.key == key:
+            elif origin is not None and origin.holder is self._token and origin.key == key:
                 host.changing().incremented((*path, key), old, new, origin.read, origin.added)
             else:
                 host.changing().assigned((*path, key), old, new)
@@ -256,8 +258,7 @@ class Session(SessionDict):
     _host: Host
 
     def __init__(self, host: Host, data: dict[str, Any]) -> None:
-        _set_dict_data(self, data)
-        _set_dict_parent(self, None)
+        super().__init__(data, None, "")
         _set_session_host(self, host)
 
     def __await__(self) -> Generator[Any, Any, "Session"]:
@@ -539,7 +540,14 @@ _NUMBERS = frozenset({int, float, Int64})
 _set_dict_data = SessionDict.__dict__["_data"].__set__
 _set_dict_parent = SessionDict.__dict__["_parent"].__set__
 _set_dict_key = SessionDict.__dict__["_key"].__set__
+_set_dict_token = SessionDict.__dict__["_token"].__set__
 _set_session_host = Session.__dict__["_host"].__set__
+
+
+def _new_token(node: SessionDict) -> object:
+    token = object()
+    _set_dict_token(node, token)
+    return token
 
 
 def _located(node: SessionDict | SessionList) -> tuple[Host | None, Path, int, bool]:

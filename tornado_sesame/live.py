@@ -34,7 +34,7 @@ class LiveSession:
     :arg secret: what the client's cookie says, or None.
     """
 
-    # What few requests need lies in the class until then.
+    # What few requests set lies in the class, so that the others need not.
     headers_sent = False
     """To be set when the response's headers are sent: the client can get no cookie any more."""
 
@@ -62,7 +62,7 @@ class LiveSession:
 
     @property
     def session(self) -> Session:
-        """Its content. A change of it keeps this object alive until it is saved; whoever reads it again keeps it."""
+        """Its content: the same object as long as somebody keeps it, which keeps this one alive, too."""
         return self._content.session(self)
 
     @property
@@ -271,6 +271,10 @@ class LiveSession:
         )
         self._owner_is_saved = True
         return self._unsent
+
+    def save_failed(self, error: Exception) -> SessionStoreError:
+        """Returns what those get who wait for a save that failed with *error*."""
+        return self.manager.failure("save", self._id, error)
 
     def settle(self, write: SessionWrite, result: SaveResult) -> SessionWrite | None:
         """Learns how the save of *write* ended; returns what is to be saved in its place after a conflict."""

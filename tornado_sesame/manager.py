@@ -23,8 +23,8 @@ T = TypeVar("T")
 # After so many fruitless attempts at one save, other requests change the session's shape faster than it can follow.
 MAX_CONFLICTS = 5
 
-# Saves take MongoDB several times as long as loads. With up to so many at once, a site with 64 connections answered as
-# many requests as it could; its server waited with more, and paid for more commands with less.
+# Saves take MongoDB several times as long as loads; see `Coalescer`. Of 16, 32 and 64, this did best with 64
+# connections: with fewer sessions in a command there are too many commands, and with more the server waits.
 HALVED_ABOVE = 32
 
 # What one call of `SessionStore.delete` gets at most.
@@ -117,7 +117,7 @@ class SessionManager:
         self.stats = SessionStats()
         self.loads: Coalescer[str, Loaded] = Coalescer(self._load_batch, self._load_failed, timeout=timeout)
         self.saves: Coalescer[LiveSession, SessionStoreError | None] = Coalescer(
-            self._save_batch, self._save_failed, timeout=timeout, halve_above=HALVED_ABOVE
+            self._save_batch, LiveSession.save_failed, timeout=timeout, halve_above=HALVED_ABOVE
         )
 
     def open(self, secret: str | None) -> LiveSession:
@@ -177,8 +177,8 @@ class SessionManager:
 
     async def close(self) -> None:
         """Waits for the saves that are under way and closes the store. Call it when the server has stopped."""
+        await self.loads.drain()  # which may have sessions saved that are to live longer
         await self.saves.drain()
-        await self.loads.drain()
         await self.store.close()
 
     # For LiveSession. What fails is a SessionStoreError, with the store's error as its cause.
@@ -233,6 +233,8 @@ class SessionManager:
     def failure(self, action: str, id: str | None, error: BaseException) -> SessionStoreError:
         """Returns the error that tells users that the store failed with *error*."""
         self.stats.failures += 1
+        if isinstance(error, SessionTooLarge):
+            return error
         reason, cause = f"{type(error).__name__}: {error}", error
         if isinstance(error, SessionStoreError):
             reason, cause = error.log_message or "", error.__cause__ or error
@@ -259,10 +261,13 @@ class SessionManager:
         for id in ids:
             record = records.get(id)
             if isinstance(record, SessionRecord):
-                if not self.is_valid(record, moment):
-                    record = None
-                elif id in given:
-                    record = _copied(record)  # each request changes its own
+                try:
+                    if not self.is_valid(record, moment):
+                        record = None
+                    elif id in given:
+                        record = _copied(record)  # each request changes its own
+                except TypeError as error:  # the store's: a time that is none, or naive
+                    record = error
                 given.add(id)
             result.append(record)
         return result
@@ -298,10 +303,6 @@ class SessionManager:
         for index in todo:
             errors[index] = SessionStoreError("other requests change its shape all the time")
         return errors
-
-    def _save_failed(self, live: LiveSession, error: Exception) -> SessionStoreError:
-        failure = self.failure("save", live.id, error)
-        return error if isinstance(error, SessionTooLarge) else failure
 
     async def _results(self, writes: list[SessionWrite]) -> Sequence[SaveResult]:
         try:

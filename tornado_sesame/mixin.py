@@ -151,12 +151,14 @@ class SessionMixin(_Handler):
         prepared = super().prepare()
         if self._finished or not self._session_should_load():
             return prepared
-        manager = self.session_manager
-        secret = self._session_secret(manager)
-        if secret is None:
-            self._session_is_empty = True
-            return prepared
-        self._session_live = live = manager.open(secret)
+        live = self._session_live  # there is one if it was used before
+        if live is None:
+            manager = self.session_manager
+            secret = self._session_secret(manager)
+            if secret is None:
+                self._session_is_empty = True
+                return prepared
+            self._session_live = live = manager.open(secret)
         return live.load() if prepared is None else self._session_load_after(prepared)
 
     def flush(self, include_footers: bool = False) -> Future[None]:

@@ -62,7 +62,7 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
 )
-"""How every store reads and writes BSON: aware UTC datetimes, native UUIDs."""
+"""BSON as sessions have it, in every store: aware UTC datetimes, native UUIDs."""
 
 NAIVE_OPTIONS = CODEC_OPTIONS.with_options(tz_aware=False, tzinfo=None)
 """The same with naive datetimes; see `made_aware`."""

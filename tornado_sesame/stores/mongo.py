@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pymongo
@@ -41,6 +44,9 @@ PATH_ERRORS = frozenset({2, 14, 28})
 # The tokens of the last writes that a document keeps.
 TOKENS_KEPT = 20
 
+# How many sessions a store remembers to be fenced; others cost a refused update.
+FENCED_KEPT = 10_000
+
 # What `records` has in memory at once, beside what the driver has from MongoDB.
 PAGE = 20
 
@@ -69,9 +75,9 @@ class MongoStore(SessionStore):
     in the document's ``applied``, which keeps the last 20, and a repetition is not done where the token is. (From the
     first repetition on, ``applied`` is ``{tokens: [...]}``, which a first attempt that comes late cannot push to.) Its
     limit is a session that sees 20 more increments or appends between a save that failed and its repetition. On a
-    replica set the driver
-    repeats failed commands by itself (retryable writes), so that a change of the primary is not even noticed. A
-    standalone server has neither this nor a second copy: what it acknowledged may be lost when its machine dies.
+    replica set the driver repeats failed commands by itself (retryable writes), so that a change of the primary is not
+    even noticed. A standalone server has neither this nor a second copy: what it acknowledged may be lost when its
+    machine dies.
 
     Keys that MongoDB cannot address (empty ones, and those with a ``.``, a ``$`` at the start or a NUL) are stored
     percent-encoded; a document that has some says so in ``escaped: true``.
@@ -94,6 +100,7 @@ class MongoStore(SessionStore):
                 f"such as client.mydatabase.sessions, not a {type(collection).__name__}"
             )
         self._collection = collection.with_options(codec_options=NAIVE_OPTIONS, read_preference=ReadPreference.PRIMARY)
+        self._fenced: set[str] = set()
         self._needs_indexes = create_indexes
         self._indexing: asyncio.Task[None] | None = None
 
@@ -147,24 +154,113 @@ class MongoStore(SessionStore):
         if self._indexing is not None:
             self._indexing.cancel()
 
-    async def _save_one(self, write: SessionWrite, is_fenced: bool = False) -> SaveResult:
+    async def _save_one(self, write: SessionWrite) -> SaveResult:
         try:
             if write.created is not None:
                 await self._collection.insert_one(_document(write))
                 return Outcome.SAVED
-            if _may_be_done(write) and not is_fenced:
+            if _may_be_done(write) and write.id not in self._fenced:
                 await self._fence(write.id)
-                is_fenced = True
-            result = await self._collection.update_one(_filter(write, is_fenced), _update(write, is_fenced))
+            result = await self._collection.update_one(self._filter(write), self._update(write))
         except DuplicateKeyError:
             return Outcome.SAVED
         except WriteError as error:
-            return await self._explain(write, is_fenced) if error.code in PATH_ERRORS else _refusal(error)
+            return await self._explain(write) if error.code in PATH_ERRORS else _refusal(error)
         except (*_UNSENDABLE, OperationFailure) as error:
             if _concerns_one(error):
                 return _refusal(error)
             raise
-        return Outcome.SAVED if result.matched_count else await self._explain(write, is_fenced)
+        return Outcome.SAVED if result.matched_count else await self._explain(write)
+
+    async def _save_each(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
+        async def attempt(write: SessionWrite) -> SaveResult:
+            try:
+                return await self._save_one(write)
+            except PyMongoError as error:
+                return error
+
+        return await asyncio.gather(*map(attempt, writes))
+
+    async def _save_many(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
+        if any(map(_may_be_done, writes)):
+            return await self._save_apart(writes)
+        results: list[SaveResult] = [Outcome.SAVED] * len(writes)
+        for_one = Counter(write.id for write in writes if not write.changes.is_repeatable)
+        refused_updates = 0
+        try:
+            requests = [
+                InsertOne(_document(write))
+                if write.created
+                else UpdateOne(self._filter(write), self._update(write, for_one[write.id]))
+                for write in writes
+            ]
+            outcome = (await self._collection.bulk_write(requests, ordered=False)).bulk_api_result
+        except BulkWriteError as error:
+            outcome = error.details or {}
+            if outcome["writeConcernErrors"]:
+                raise _refusal(error) from error
+            for refused in outcome["writeErrors"]:
+                index, code = refused["index"], refused["code"]
+                refused_updates += writes[index].created is None
+                if code in PATH_ERRORS:
+                    results[index] = await self._explain(writes[index])
+                elif code != DUPLICATE_KEY:
+                    results[index] = _refusal(WriteError(refused["errmsg"], code, refused))
+        except (*_UNSENDABLE, OperationFailure) as error:
+            if _concerns_one(error):
+                # It spoils the command for all, so each goes by itself. Those in a command before it, which there is if
+                # they have more than 48 MB, are done.
+                return await self._save_each([replace(write, is_repeated=True) for write in writes])
+            raise
+        updates = [index for index, write in enumerate(writes) if write.created is None]
+        if outcome["nMatched"] < len(updates) - refused_updates:
+            await self._find_unmatched(writes, results, updates)
+        return results
+
+    async def _save_apart(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
+        """Does those that may be done already one by one, so that they do not hold up the others."""
+        parts: list[list[int]] = [[], []]
+        for index, write in enumerate(writes):
+            parts[_may_be_done(write)].append(index)
+        results: dict[int, SaveResult] = {}
+        for indexes, save in zip(parts, (self.save, self._save_each), strict=True):
+            if indexes:
+                results.update(zip(indexes, await save([writes[index] for index in indexes]), strict=True))
+        return [results[index] for index in range(len(writes))]
+
+    async def _find_unmatched(
+        self, writes: Sequence[SessionWrite], results: list[SaveResult], updates: Sequence[int]
+    ) -> None:
+        """Finds out which of a bulk's updates did not match, since it reports only how many."""
+        ids = {"$in": [writes[index].id for index in updates]}
+        cursor = self._collection.find({"_id": ids}, {"expires": 1, "applied": 1}, batch_size=len(updates) + 1)
+        documents = {document["_id"]: document for document in await cursor.to_list(None)}
+        for index in updates:
+            write = writes[index]
+            document = documents.get(write.id)
+            if results[index] is not Outcome.SAVED:
+                continue
+            if document is None or _has_expired(document, write):
+                results[index] = Outcome.GONE
+            elif self._is_conditional(write) and write.token not in _tokens(document):
+                results[index] = await self._save_one(write)
+
+    async def _explain(self, write: SessionWrite) -> SaveResult:
+        """Finds out why an update was refused or did not match, and does it if it can be done in another way."""
+        document = await self._collection.find_one({"_id": write.id})
+        record = document and _record(document)
+        if isinstance(record, Exception):
+            return record
+        if record is None or record.expires <= write.updated:
+            return Outcome.GONE
+        if write.token in _tokens(document):
+            return Outcome.SAVED
+        fields = write.changes.conflicts(record.data)
+        if not fields and isinstance(document.get("applied"), dict) and write.id not in self._fenced:
+            self._remember_fenced(write.id)
+            return await self._save_one(write)
+        # When nothing is in the way any more, yet another request has been here. Whole fields fit on anything.
+        return Conflict(frozenset(fields or {path[0] for path in write.changes.ops if path}))
 
     async def _fence(self, id: str) -> None:
         """Makes a document refuse writes with increments or appends that do not look whether they have been done.
@@ -175,60 +271,43 @@ class MongoStore(SessionStore):
         await self._collection.update_one(
             {"_id": id, "applied.tokens": {"$exists": False}}, [{"$set": {"applied": applied}}]
         )
+        self._remember_fenced(id)
 
-    async def _save_many(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
-        if any(map(_may_be_done, writes)):
-            return [await self._save_one(write) for write in writes]
-        results: list[SaveResult] = [Outcome.SAVED] * len(writes)
-        try:
-            requests = [InsertOne(_document(w)) if w.created else UpdateOne(_filter(w), _update(w)) for w in writes]
-            outcome = (await self._collection.bulk_write(requests, ordered=False)).bulk_api_result
-        except BulkWriteError as error:
-            outcome = error.details or {}
-            if outcome["writeConcernErrors"]:
-                raise _refusal(error) from error
-            for refused in outcome["writeErrors"]:
-                index, code = refused["index"], refused["code"]
-                if code in PATH_ERRORS:
-                    results[index] = await self._explain(writes[index])
-                elif code != DUPLICATE_KEY:
-                    results[index] = _refusal(WriteError(refused["errmsg"], code, refused))
-        except (*_UNSENDABLE, OperationFailure) as error:
-            if _concerns_one(error):  # which spoils the command for all, so each goes by itself
-                return [await self._save_one(write) for write in writes]
-            raise
-        matching = [i for i, write in enumerate(writes) if write.created is None and results[i] is Outcome.SAVED]
-        if outcome["nMatched"] < len(matching):
-            await self._find_unmatched(writes, results, matching)
-        return results
+    def _remember_fenced(self, id: str) -> None:
+        if len(self._fenced) >= FENCED_KEPT:
+            self._fenced.clear()
+        self._fenced.add(id)
 
-    async def _find_unmatched(
-        self, writes: Sequence[SessionWrite], results: list[SaveResult], matching: Sequence[int]
-    ) -> None:
-        """Finds out which of a bulk's updates did not match, since it reports only how many."""
-        ids = {"$in": [writes[index].id for index in matching]}
-        cursor = self._collection.find({"_id": ids}, {"expires": 1, "applied": 1}, batch_size=len(matching) + 1)
-        documents = {document["_id"]: document for document in await cursor.to_list(None)}
-        for index in matching:
-            write = writes[index]
-            document = documents.get(write.id)
-            if document is None or in_utc(document["expires"]) <= write.updated:
-                results[index] = Outcome.GONE
-            elif _is_conditional(write) and write.token not in _tokens(document):
-                results[index] = await self._save_one(write)
+    def _filter(self, write: SessionWrite) -> dict[str, Any]:
+        # A document that is looked for by its _id alone is found without planning: the update takes half the time.
+        conditions: dict[str, Any] = {"_id": write.id}
+        if write.expires is not None:
+            conditions["expires"] = {"$gt": write.updated}
+        for path in write.changes.required():
+            # $type alone would also look into the items of an array.
+            conditions[_field(path)] = {"$type": "object", "$not": {"$type": "array"}}
+        if self._looks_for_token(write):
+            conditions["applied.tokens"] = {"$ne": write.token}
+        return conditions
 
-    async def _explain(self, write: SessionWrite, is_fenced: bool = False) -> SaveResult:
-        """Finds out why an update was refused or did not match; does it the other way if that was the reason."""
-        document = await self._collection.find_one({"_id": write.id})
-        if document is None or in_utc(document["expires"]) <= write.updated:
-            return Outcome.GONE
-        if write.token in _tokens(document):
-            return Outcome.SAVED
-        fields = write.changes.conflicts(_data(document))
-        if not fields and not is_fenced and isinstance(document.get("applied"), dict):
-            return await self._save_one(write, is_fenced=True)
-        # When nothing is in the way any more, yet another request has been here. Whole fields fit on anything.
-        return Conflict(frozenset(fields or {path[0] for path in write.changes.ops if path}))
+    def _update(self, write: SessionWrite, at_once: int = 1) -> dict[str, Any]:
+        """Returns what *write* does to its document.
+
+        :arg at_once: how many writes for it are done before somebody looks for their tokens.
+        """
+        update = _update(write)
+        if not write.changes.is_repeatable:
+            tokens = "applied.tokens" if self._looks_for_token(write) else "applied"
+            pushed = {"$each": [write.token], "$slice": -(TOKENS_KEPT + at_once - 1)}
+            update.setdefault("$push", {})[tokens] = pushed
+        return update
+
+    def _looks_for_token(self, write: SessionWrite) -> bool:
+        return write.id in self._fenced and not write.changes.is_repeatable
+
+    def _is_conditional(self, write: SessionWrite) -> bool:
+        """Tells whether an update may not match a session that is alive."""
+        return self._looks_for_token(write) or bool(write.changes.required())
 
     def _index_in_background(self) -> None:
         if self._needs_indexes:
@@ -277,6 +356,8 @@ def _record(document: dict[str, Any]) -> SessionRecord | Exception:
         )
     except KeyError as error:
         return SessionStoreError(f"the document of session {id} has no field {error}")
+    except (AttributeError, TypeError):
+        return SessionStoreError(f"a field of the document of session {id} is not of its type")
 
 
 def _data(document: dict[str, Any]) -> dict[str, Any]:
@@ -298,30 +379,17 @@ def _tokens(document: dict[str, Any]) -> Sequence[bytes]:
     return tokens
 
 
+def _has_expired(document: dict[str, Any], write: SessionWrite) -> bool:
+    expires = document.get("expires")
+    return not isinstance(expires, datetime) or in_utc(expires) <= write.updated
+
+
 def _may_be_done(write: SessionWrite) -> bool:
     """Tells whether a write has to be done with a look at its token."""
     return write.is_repeated and write.created is None and not write.changes.is_repeatable
 
 
-def _filter(write: SessionWrite, is_fenced: bool = False) -> dict[str, Any]:
-    # A document that is looked for by its _id alone is found without planning: the update takes half the time.
-    conditions: dict[str, Any] = {"_id": write.id}
-    if write.expires is not None:
-        conditions["expires"] = {"$gt": write.updated}
-    for path in write.changes.required():
-        # $type alone would also look into the items of an array.
-        conditions[_field(path)] = {"$type": "object", "$not": {"$type": "array"}}
-    if is_fenced:
-        conditions["applied.tokens"] = {"$ne": write.token}
-    return conditions
-
-
-def _is_conditional(write: SessionWrite) -> bool:
-    """Tells whether an update may not match a session that is alive."""
-    return write.expires is not None or bool(write.changes.required())
-
-
-def _update(write: SessionWrite, is_fenced: bool = False) -> dict[str, Any]:
+def _update(write: SessionWrite) -> dict[str, Any]:
     sets: dict[str, Any] = {"updated": write.updated}
     if write.expires is not None:
         sets["expires"] = write.expires
@@ -349,9 +417,6 @@ def _update(write: SessionWrite, is_fenced: bool = False) -> dict[str, Any]:
                 is_escaped = is_escaped or kept is not values
     if is_escaped:
         sets["escaped"] = True
-    if not write.changes.is_repeatable:
-        tokens = "applied.tokens" if is_fenced else "applied"
-        update.setdefault("$push", {})[tokens] = {"$each": [write.token], "$slice": -TOKENS_KEPT}
     return update
 
 
