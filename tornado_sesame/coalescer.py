@@ -20,7 +20,7 @@ __all__ = ["GRACE", "Coalescer", "answer_within"]
 GRACE = 2.0
 
 # Seconds after which what waits for a call to come back is sent all the same, as that call may be stuck, or far away.
-PATIENCE = 0.01
+PATIENCE = 0.02
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,7 +49,7 @@ class Coalescer(Generic[Item, Result]):
         timeout: float,
         max_batch: int = 256,
         max_calls: int = 8,
-        few: int = 8,
+        few: int = 4,
         halve_above: int | None = None,
     ) -> None:
         self._call = call
