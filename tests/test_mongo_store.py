@@ -105,6 +105,7 @@ class TestCommands:
         assert sets.keys() == {"updated"} | {f"data.word{number}" for number in range(20)}
         assert operations[1]["command"]["u"].keys() == {"$set"}
         assert operations[1]["keysExamined"] == operations[1]["docsExamined"] == 1
+        assert operations[1]["planSummary"] == "IDHACK"  # found by the _id, without planning
 
     async def test_one_field_of_a_large_session_is_a_few_hundred_bytes(self, database, site):
         browser = (await site([("/", Large)])).browser()
