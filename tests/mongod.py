@@ -93,8 +93,10 @@ class Mongod:
             self._process = None
 
     def pause(self) -> None:
-        """Makes it hang: connections stay open and nothing is answered."""
-        self._signal(signal.SIGSTOP)
+        """Makes it hang: connections stay open and nothing is answered, from when this returns."""
+        if self._process is not None and self._process.poll() is None:
+            os.kill(self._process.pid, signal.SIGSTOP)
+            os.waitpid(self._process.pid, os.WUNTRACED)  # until then, threads of it may still run and answer
 
     def resume(self) -> None:
         """Ends a `pause`."""
