@@ -29,7 +29,9 @@ WARM_UP = 1  # seconds
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round at 64 connections: within a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round of two pages at 64 connections: within a minute"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2, help="a measurement takes (default: %(default)s)")
@@ -43,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds, arguments.connections = 1, 1, [64]
-        arguments.parts = ["contenders", "nested"]
+        arguments.parts, arguments.pages = ["contenders", "nested"], ["read", "count"]
     if not shutil.which("wrk"):
         parser.exit(1, "the load generator wrk is missing: apt install wrk\n")
 
