@@ -270,6 +270,24 @@ class TestRepetitions:
         assert results == [Outcome.SAVED] * 40 + [Outcome.GONE] + [Outcome.SAVED] * 40
         assert await data(store, id) == {"d": {"n": 40}, "n": 40}
 
+    async def test_increments_of_a_session_that_another_process_fenced_are_all_done(self, store, database):
+        id, other = await inserted(store, {"n": 0, "l": []}), await inserted(store)
+        await store.save([replace(update(id, {("n",): Inc(1)}), is_repeated=True)])
+        elsewhere = database.new_store()
+        writes = [update(id, {("n",): Inc(1), ("l",): Push([number])}) for number in range(3)]
+        assert await elsewhere.save([*writes, update(other, {("n",): Inc(1)})]) == [Outcome.SAVED] * 4
+        found = await data(store, id)
+        assert (found["n"], sorted(found["l"])) == (4, [0, 1, 2])
+
+    async def test_nor_does_one_get_lost_when_the_fence_does(self, store, database):
+        """As when a backup is restored."""
+        id, other = await inserted(store, {"n": 0}), await inserted(store)
+        await store.save([replace(update(id, {("n",): Inc(1)}), is_repeated=True)])
+        for writes in [update(id, {("n",): Inc(1)})], [update(id, {("n",): Inc(1)}), update(other, {("n",): Inc(1)})]:
+            await database.collection.update_one({"_id": id}, {"$set": {"applied": []}})
+            assert set(await store.save(writes)) == {Outcome.SAVED}
+        assert (await data(store, id))["n"] == 3
+
     async def test_they_do_not_hold_up_others(self, store, database):
         ids = [await inserted(store) for _ in range(20)]
         writes = [update(id, {("n",): Inc(1)}) for id in ids]

@@ -1,9 +1,9 @@
 """Many requests' loads or saves as one call.
 
 A driver's cost is by the command far more than by the document, so what waits at the same time goes out together. A
-batch leaves at the end of the tick in which its first item came, or, when enough is under way, as soon as what is under
-way comes back. No batch is held back to become larger: an idle server adds no delay, and a busy one forms larger
-batches by itself.
+batch leaves at the end of the tick in which its first item came, or, when enough is under way, as soon as something of
+that comes back, or after a short while. No batch is held back to become larger: an idle server adds no delay, and a
+busy one forms larger batches by itself.
 """
 
 import asyncio
@@ -37,8 +37,8 @@ class Coalescer(Generic[Item, Result]):
     :arg max_calls: the most calls under way at once.
     :arg few: while fewer items than these are under way, more of them need not wait for a call to come back.
     :arg halve_above: when more items wait, only one half of them goes out, at least so many, and the others when it is
-        back. For calls that take long: all requests of a busy server would else come to wait for the same call, and
-        the server with them.
+        back, or has not come back for `PATIENCE`. For calls that take long: all requests of a busy server would else
+        come to wait for the same call, and the server with them.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Coalescer(Generic[Item, Result]):
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._unanswered: deque[_Entry[Item, Result]] = deque()
         self._under_way = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._senders: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Task[None] | None = None  # the one of them that has yet to take its first batch
         self._watch: asyncio.TimerHandle | None = None
@@ -70,6 +71,8 @@ class Coalescer(Generic[Item, Result]):
     def submit(self, item: Item) -> "asyncio.Future[Result]":
         """Puts *item* into the next batch and returns the future of its result. Cancelling the future is harmless."""
         loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._move_to(loop)
         entry: _Entry[Item, Result] = _Entry(item, loop.create_future(), loop.time() + self._timeout)
         self._waiting.append(entry)
         self._unanswered.append(entry)
@@ -79,10 +82,19 @@ class Coalescer(Generic[Item, Result]):
             self._start_or_wait(loop)
         return entry.future
 
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        # As in tests, of which each has a loop of its own: what another one had under way has ended with it.
+        self._loop = loop
+        self._waiting.clear()
+        self._unanswered.clear()
+        self._senders.clear()
+        self._under_way = 0
+        self._starting = self._watch = self._nudge = None
+
     async def drain(self) -> None:
-        """Waits until everything that was submitted is answered."""
-        while pending := [entry.future for entry in self._unanswered if not entry.future.done()]:
-            await asyncio.wait(pending)
+        """Waits until everything that was submitted is answered and no call is under way any more."""
+        while self._senders:
+            await asyncio.wait(self._senders)
         for timer in (self._watch, self._nudge):
             if timer is not None:
                 timer.cancel()

@@ -23,8 +23,8 @@ T = TypeVar("T")
 # After so many fruitless attempts at one save, other requests change the session's shape faster than it can follow.
 MAX_CONFLICTS = 5
 
-# Saves take MongoDB several times as long as loads; see `Coalescer`. Of 16, 32 and 64, this did best with 64
-# connections: with fewer sessions in a command there are too many commands, and with more the server waits.
+# Saves take MongoDB several times as long as loads; see `Coalescer`. With fewer sessions in a command there are too
+# many commands, and with more the server waits (measured with 64 connections).
 HALVED_ABOVE = 32
 
 # What one call of `SessionStore.delete` gets at most.
@@ -176,7 +176,7 @@ class SessionManager:
                 yield record
 
     async def close(self) -> None:
-        """Waits for the saves that are under way and closes the store. Call it when the server has stopped."""
+        """Waits for what is under way and closes the store. Call it when the server has stopped."""
         await self.loads.drain()  # which may have sessions saved that are to live longer
         await self.saves.drain()
         await self.store.close()

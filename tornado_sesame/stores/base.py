@@ -74,7 +74,7 @@ class Outcome(enum.Enum):
 
     SAVED = enum.auto()
     GONE = enum.auto()
-    """There is no such session any more: it was destroyed, rotated or has expired. Nothing was written."""
+    """There is no such session any more: it was destroyed, rotated or has expired. Nobody will see what was written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,28 +155,30 @@ class MongoStore(SessionStore):
             self._indexing.cancel()
 
     async def _save_one(self, write: SessionWrite) -> SaveResult:
+        looks = False
         try:
             if write.created is not None:
                 await self._collection.insert_one(_document(write))
                 return Outcome.SAVED
             if _may_be_done(write) and write.id not in self._fenced:
                 await self._fence(write.id)
-            result = await self._collection.update_one(self._filter(write), self._update(write))
+            looks = self._looks_for_token(write)
+            result = await self._collection.update_one(_filter(write, looks), _update(write, looks))
         except DuplicateKeyError:
             return Outcome.SAVED
         except WriteError as error:
-            return await self._explain(write) if error.code in PATH_ERRORS else _refusal(error)
+            return await self._explain(write, looks) if error.code in PATH_ERRORS else _refusal(error)
         except (*_UNSENDABLE, OperationFailure) as error:
             if _concerns_one(error):
                 return _refusal(error)
             raise
-        return Outcome.SAVED if result.matched_count else await self._explain(write)
+        return Outcome.SAVED if result.matched_count else await self._explain(write, looks)
 
     async def _save_each(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
         async def attempt(write: SessionWrite) -> SaveResult:
             try:
                 return await self._save_one(write)
-            except PyMongoError as error:
+            except Exception as error:
                 return error
 
         return await asyncio.gather(*map(attempt, writes))
@@ -186,67 +188,90 @@ class MongoStore(SessionStore):
             return await self._save_apart(writes)
         results: list[SaveResult] = [Outcome.SAVED] * len(writes)
         for_one = Counter(write.id for write in writes if not write.changes.is_repeatable)
-        refused_updates = 0
+        looks = list(map(self._looks_for_token, writes))
+        refused: list[int] = []
         try:
             requests = [
                 InsertOne(_document(write))
                 if write.created
-                else UpdateOne(self._filter(write), self._update(write, for_one[write.id]))
-                for write in writes
+                else UpdateOne(_filter(write, looked), _update(write, looked, for_one[write.id]))
+                for write, looked in zip(writes, looks, strict=True)
             ]
             outcome = (await self._collection.bulk_write(requests, ordered=False)).bulk_api_result
         except BulkWriteError as error:
             outcome = error.details or {}
             if outcome["writeConcernErrors"]:
                 raise _refusal(error) from error
-            for refused in outcome["writeErrors"]:
-                index, code = refused["index"], refused["code"]
-                refused_updates += writes[index].created is None
-                if code in PATH_ERRORS:
-                    results[index] = await self._explain(writes[index])
-                elif code != DUPLICATE_KEY:
-                    results[index] = _refusal(WriteError(refused["errmsg"], code, refused))
+            refused = [refusal["index"] for refusal in outcome["writeErrors"]]
+            unfit = [refusal["index"] for refusal in outcome["writeErrors"] if refusal["code"] in PATH_ERRORS]
+            for refusal in outcome["writeErrors"]:
+                if refusal["code"] != DUPLICATE_KEY:
+                    results[refusal["index"]] = _refusal(WriteError(refusal["errmsg"], refusal["code"], refusal))
+            explained = await asyncio.gather(*(self._explain(writes[index], looks[index]) for index in unfit))
+            for index, result in zip(unfit, explained, strict=True):
+                results[index] = result
         except (*_UNSENDABLE, OperationFailure) as error:
             if _concerns_one(error):
-                # It spoils the command for all, so each goes by itself. Those in a command before it, which there is if
-                # they have more than 48 MB, are done.
+                # It spoils the command for all, so each goes by itself. With more than 48 MB there are several
+                # commands, of which some may be done.
                 return await self._save_each([replace(write, is_repeated=True) for write in writes])
             raise
-        updates = [index for index, write in enumerate(writes) if write.created is None]
-        if outcome["nMatched"] < len(updates) - refused_updates:
-            await self._find_unmatched(writes, results, updates)
+        updates = [index for index in range(len(writes)) if writes[index].created is None and index not in refused]
+        if outcome["nMatched"] < len(updates):
+            unsure = await self._find_unmatched(writes, results, updates, looks)
+            again = await self._save_each([writes[index] for index in unsure])
+            for index, result in zip(unsure, again, strict=True):
+                results[index] = result
         return results
 
     async def _save_apart(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
-        """Does those that may be done already one by one, so that they do not hold up the others."""
+        """Does those that may be done already each by itself, beside the others."""
         parts: list[list[int]] = [[], []]
         for index, write in enumerate(writes):
             parts[_may_be_done(write)].append(index)
+        plain, doubtful = ([writes[index] for index in part] for part in parts)
+
+        async def save_plain() -> Sequence[SaveResult]:
+            try:
+                return await self.save(plain) if plain else []
+            except Exception as error:
+                return [error] * len(plain)
+
+        done = await asyncio.gather(save_plain(), self._save_each(doubtful))
         results: dict[int, SaveResult] = {}
-        for indexes, save in zip(parts, (self.save, self._save_each), strict=True):
-            if indexes:
-                results.update(zip(indexes, await save([writes[index] for index in indexes]), strict=True))
+        for part, some in zip(parts, done, strict=True):
+            results.update(zip(part, some, strict=True))
         return [results[index] for index in range(len(writes))]
 
     async def _find_unmatched(
-        self, writes: Sequence[SessionWrite], results: list[SaveResult], updates: Sequence[int]
-    ) -> None:
-        """Finds out which of a bulk's updates did not match, since it reports only how many."""
+        self,
+        writes: Sequence[SessionWrite],
+        results: list[SaveResult],
+        updates: Sequence[int],
+        looks: Sequence[bool],
+    ) -> list[int]:
+        """Finds out which of a bulk's updates did not match, since it reports only how many.
+
+        :returns: those of a session that is there, which are to be done again.
+        """
         ids = {"$in": [writes[index].id for index in updates]}
         cursor = self._collection.find({"_id": ids}, {"expires": 1, "applied": 1}, batch_size=len(updates) + 1)
         documents = {document["_id"]: document for document in await cursor.to_list(None)}
+        unsure = []
         for index in updates:
             write = writes[index]
             document = documents.get(write.id)
-            if results[index] is not Outcome.SAVED:
-                continue
             if document is None or _has_expired(document, write):
                 results[index] = Outcome.GONE
-            elif self._is_conditional(write) and write.token not in _tokens(document):
-                results[index] = await self._save_one(write)
+            elif (looks[index] or write.changes.required()) and write.token not in _tokens(document):
+                unsure.append(index)
+        return unsure
 
-    async def _explain(self, write: SessionWrite) -> SaveResult:
-        """Finds out why an update was refused or did not match, and does it if it can be done in another way."""
+    async def _explain(self, write: SessionWrite, looked: bool) -> SaveResult:
+        """Finds out why an update was refused or did not match, and does it if it can be done in another way.
+
+        :arg looked: whether that update looked for its token.
+        """
         document = await self._collection.find_one({"_id": write.id})
         record = document and _record(document)
         if isinstance(record, Exception):
@@ -256,9 +281,13 @@ class MongoStore(SessionStore):
         if write.token in _tokens(document):
             return Outcome.SAVED
         fields = write.changes.conflicts(record.data)
-        if not fields and isinstance(document.get("applied"), dict) and write.id not in self._fenced:
-            self._remember_fenced(write.id)
-            return await self._save_one(write)
+        is_fenced = isinstance(document.get("applied"), dict)
+        if not fields and not write.changes.is_repeatable and looked is not is_fenced:
+            if is_fenced:
+                self._remember_fenced(write.id)
+                return await self._save_one(write)
+            self._fenced.discard(write.id)  # the database has lost it, as when it was restored
+            return await self._save_one(replace(write, is_repeated=True))
         # When nothing is in the way any more, yet another request has been here. Whole fields fit on anything.
         return Conflict(frozenset(fields or {path[0] for path in write.changes.ops if path}))
 
@@ -278,36 +307,8 @@ class MongoStore(SessionStore):
             self._fenced.clear()
         self._fenced.add(id)
 
-    def _filter(self, write: SessionWrite) -> dict[str, Any]:
-        # A document that is looked for by its _id alone is found without planning: the update takes half the time.
-        conditions: dict[str, Any] = {"_id": write.id}
-        if write.expires is not None:
-            conditions["expires"] = {"$gt": write.updated}
-        for path in write.changes.required():
-            # $type alone would also look into the items of an array.
-            conditions[_field(path)] = {"$type": "object", "$not": {"$type": "array"}}
-        if self._looks_for_token(write):
-            conditions["applied.tokens"] = {"$ne": write.token}
-        return conditions
-
-    def _update(self, write: SessionWrite, at_once: int = 1) -> dict[str, Any]:
-        """Returns what *write* does to its document.
-
-        :arg at_once: how many writes for it are done before somebody looks for their tokens.
-        """
-        update = _update(write)
-        if not write.changes.is_repeatable:
-            tokens = "applied.tokens" if self._looks_for_token(write) else "applied"
-            pushed = {"$each": [write.token], "$slice": -(TOKENS_KEPT + at_once - 1)}
-            update.setdefault("$push", {})[tokens] = pushed
-        return update
-
     def _looks_for_token(self, write: SessionWrite) -> bool:
         return write.id in self._fenced and not write.changes.is_repeatable
-
-    def _is_conditional(self, write: SessionWrite) -> bool:
-        """Tells whether an update may not match a session that is alive."""
-        return self._looks_for_token(write) or bool(write.changes.required())
 
     def _index_in_background(self) -> None:
         if self._needs_indexes:
@@ -362,6 +363,8 @@ def _record(document: dict[str, Any]) -> SessionRecord | Exception:
 
 def _data(document: dict[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = made_aware(document["data"])
+    if type(data) is not dict:
+        raise TypeError("data is not a document")
     return unescaped(data) if document.get("escaped") else data
 
 
@@ -389,7 +392,24 @@ def _may_be_done(write: SessionWrite) -> bool:
     return write.is_repeated and write.created is None and not write.changes.is_repeatable
 
 
-def _update(write: SessionWrite) -> dict[str, Any]:
+def _filter(write: SessionWrite, looks_for_token: bool) -> dict[str, Any]:
+    # A document that is looked for by its _id alone is found without planning: the update takes half the time.
+    conditions: dict[str, Any] = {"_id": write.id}
+    if write.expires is not None:
+        conditions["expires"] = {"$gt": write.updated}
+    for path in write.changes.required():
+        # $type alone would also look into the items of an array.
+        conditions[_field(path)] = {"$type": "object", "$not": {"$type": "array"}}
+    if looks_for_token:
+        conditions["applied.tokens"] = {"$ne": write.token}
+    return conditions
+
+
+def _update(write: SessionWrite, looks_for_token: bool, at_once: int = 1) -> dict[str, Any]:
+    """Returns what *write* does to its document.
+
+    :arg at_once: how many writes for it are done before somebody looks for their tokens.
+    """
     sets: dict[str, Any] = {"updated": write.updated}
     if write.expires is not None:
         sets["expires"] = write.expires
@@ -417,6 +437,10 @@ def _update(write: SessionWrite) -> dict[str, Any]:
                 is_escaped = is_escaped or kept is not values
     if is_escaped:
         sets["escaped"] = True
+    if not write.changes.is_repeatable:
+        tokens = "applied.tokens" if looks_for_token else "applied"
+        pushed = {"$each": [write.token], "$slice": -(TOKENS_KEPT + at_once - 1)}
+        update.setdefault("$push", {})[tokens] = pushed
     return update
 
 

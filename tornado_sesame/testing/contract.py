@@ -19,6 +19,7 @@ __all__ = ["DATA", "LATER", "NOW", "StoreContract", "data", "insert", "inserted"
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
 LATER = datetime(2096, 1, 2, 3, 4, 5, 678000, UTC)
+EVEN_LATER = datetime(2097, 1, 2, 3, 4, 5, 678000, UTC)
 
 DATA: dict[str, Any] = {"n": 1, "f": 0.5, "s": "text", "l": [1, {"a": 2}], "d": {"n": 1, "l": [], "d": {"n": 1}}}
 
@@ -190,10 +191,10 @@ class StoreContract:
 
     async def test_a_session_lives_until_it_expires(self, store: SessionStore) -> None:
         """A session is expired when its `expires` is not later than the write's `updated`, whatever the clock says."""
-        id = await inserted(store, expires=NOW + timedelta(milliseconds=2))
-        late, later = NOW + timedelta(milliseconds=1), NOW + timedelta(milliseconds=2)
+        id = await inserted(store, expires=LATER)
+        late = LATER - timedelta(milliseconds=1)
         assert await store.save([update(id, {("n",): Set(5)}, at=late)]) == [Outcome.SAVED]
-        assert await store.save([update(id, {("n",): Set(6)}, at=later, expires=LATER)]) == [Outcome.GONE]
+        assert await store.save([update(id, {("n",): Set(6)}, at=LATER, expires=EVEN_LATER)]) == [Outcome.GONE]
 
     async def test_delete(self, store: SessionStore) -> None:
         """`delete` ignores ids that are not there, and leaves the other sessions alone."""
