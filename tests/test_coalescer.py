@@ -304,3 +304,30 @@ async def test_drain_waits_for_what_waits_and_what_is_under_way():
     await draining
     assert [future.result() for future in futures] == [2, 4]
     await calls.coalescer.drain()
+
+
+def test_on_another_loop_it_begins_anew():
+    """As in tests of one application, of which each has a loop of its own."""
+    calls = Calls(timeout=0.1)
+
+    async def leave():
+        calls.submit(1)
+        calls.submit(2)
+        await turns()
+
+    async def use():
+        item, error = await asyncio.wait_for(calls.submit(3), 1)
+        assert item == 3
+        assert isinstance(error, TimeoutError)
+        calls.answer(2)
+        assert await calls.submit(4) == 8
+        await calls.coalescer.drain()
+
+    for main in leave, use, calls.coalescer.drain:
+        loop = asyncio.new_event_loop()
+        calls.answers = asyncio.Semaphore(0)
+        loop.run_until_complete(main())
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()

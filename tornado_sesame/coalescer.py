@@ -71,8 +71,7 @@ class Coalescer(Generic[Item, Result]):
     def submit(self, item: Item) -> "asyncio.Future[Result]":
         """Puts *item* into the next batch and returns the future of its result. Cancelling the future is harmless."""
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._move_to(loop)
+        self._be_on(loop)
         entry: _Entry[Item, Result] = _Entry(item, loop.create_future(), loop.time() + self._timeout)
         self._waiting.append(entry)
         self._unanswered.append(entry)
@@ -82,8 +81,10 @@ class Coalescer(Generic[Item, Result]):
             self._start_or_wait(loop)
         return entry.future
 
-    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        # As in tests, of which each has a loop of its own: what another one had under way has ended with it.
+    def _be_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begins anew on another loop, as tests have one each: what the last one had under way has ended with it."""
+        if loop is self._loop:
+            return
         self._loop = loop
         self._waiting.clear()
         self._unanswered.clear()
@@ -93,6 +94,7 @@ class Coalescer(Generic[Item, Result]):
 
     async def drain(self) -> None:
         """Waits until everything that was submitted is answered and no call is under way any more."""
+        self._be_on(asyncio.get_running_loop())
         while self._senders:
             await asyncio.wait(self._senders)
         for timer in (self._watch, self._nudge):
