@@ -186,10 +186,10 @@ class MongoStore(SessionStore):
     async def _save_many(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
         if any(map(_may_be_done, writes)):
             return await self._save_apart(writes)
-        results: list[SaveResult] = [Outcome.SAVED] * len(writes)
         for_one = Counter(write.id for write in writes if not write.changes.is_repeatable)
         looks = list(map(self._looks_for_token, writes))
-        refused: list[int] = []
+        refused: dict[int, SaveResult] = {}
+        unmatched: dict[int, SaveResult] = {}
         try:
             requests = [
                 InsertOne(_document(write))
@@ -202,27 +202,32 @@ class MongoStore(SessionStore):
             outcome = error.details or {}
             if outcome["writeConcernErrors"]:
                 raise _refusal(error) from error
-            refused = [refusal["index"] for refusal in outcome["writeErrors"]]
-            unfit = [refusal["index"] for refusal in outcome["writeErrors"] if refusal["code"] in PATH_ERRORS]
-            for refusal in outcome["writeErrors"]:
-                if refusal["code"] != DUPLICATE_KEY:
-                    results[refusal["index"]] = _refusal(WriteError(refusal["errmsg"], refusal["code"], refusal))
-            explained = await asyncio.gather(*(self._explain(writes[index], looks[index]) for index in unfit))
-            for index, result in zip(unfit, explained, strict=True):
-                results[index] = result
+            refused = await self._explain_refused(writes, looks, outcome["writeErrors"])
         except (*_UNSENDABLE, OperationFailure) as error:
             if _concerns_one(error):
                 # It spoils the command for all, so each goes by itself. With more than 48 MB there are several
                 # commands, of which some may be done.
                 return await self._save_each([replace(write, is_repeated=True) for write in writes])
             raise
-        updates = [index for index in range(len(writes)) if writes[index].created is None and index not in refused]
+        updates = [index for index, write in enumerate(writes) if write.created is None and index not in refused]
         if outcome["nMatched"] < len(updates):
-            unsure = await self._find_unmatched(writes, results, updates, looks)
-            again = await self._save_each([writes[index] for index in unsure])
-            for index, result in zip(unsure, again, strict=True):
-                results[index] = result
-        return results
+            unmatched = await self._explain_unmatched(writes, looks, updates)
+        other = {**refused, **unmatched}
+        return [other.get(index, Outcome.SAVED) for index in range(len(writes))]
+
+    async def _explain_refused(
+        self, writes: Sequence[SessionWrite], looks: Sequence[bool], errors: Sequence[dict[str, Any]]
+    ) -> dict[int, SaveResult]:
+        """Returns what became of the writes of a bulk that MongoDB refused, by their index."""
+
+        async def explain(index: int, error: dict[str, Any]) -> SaveResult:
+            code = error["code"]
+            if code in PATH_ERRORS:
+                return await self._explain(writes[index], looks[index])
+            return Outcome.SAVED if code == DUPLICATE_KEY else _refusal(WriteError(error["errmsg"], code, error))
+
+        indexes = [error["index"] for error in errors]
+        return dict(zip(indexes, await asyncio.gather(*map(explain, indexes, errors)), strict=True))
 
     async def _save_apart(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
         """Does those that may be done already each by itself, beside the others."""
@@ -243,29 +248,27 @@ class MongoStore(SessionStore):
             results.update(zip(part, some, strict=True))
         return [results[index] for index in range(len(writes))]
 
-    async def _find_unmatched(
-        self,
-        writes: Sequence[SessionWrite],
-        results: list[SaveResult],
-        updates: Sequence[int],
-        looks: Sequence[bool],
-    ) -> list[int]:
-        """Finds out which of a bulk's updates did not match, since it reports only how many.
+    async def _explain_unmatched(
+        self, writes: Sequence[SessionWrite], looks: Sequence[bool], updates: Sequence[int]
+    ) -> dict[int, SaveResult]:
+        """Finds out which of a bulk's updates did not match, since it reports only how many, and does those it can.
 
-        :returns: those of a session that is there, which are to be done again.
+        :arg updates: the indexes of those that may not have matched.
         """
         ids = {"$in": [writes[index].id for index in updates]}
         cursor = self._collection.find({"_id": ids}, {"expires": 1, "applied": 1}, batch_size=len(updates) + 1)
         documents = {document["_id"]: document for document in await cursor.to_list(None)}
-        unsure = []
+        results: dict[int, SaveResult] = {}
+        again = []
         for index in updates:
             write = writes[index]
             document = documents.get(write.id)
             if document is None or _has_expired(document, write):
                 results[index] = Outcome.GONE
             elif (looks[index] or write.changes.required()) and write.token not in _tokens(document):
-                unsure.append(index)
-        return unsure
+                again.append(index)
+        results.update(zip(again, await self._save_each([writes[index] for index in again]), strict=True))
+        return results
 
     async def _explain(self, write: SessionWrite, looked: bool) -> SaveResult:
         """Finds out why an update was refused or did not match, and does it if it can be done in another way.
