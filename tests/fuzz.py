@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from tornado.web import RequestHandler
 
 from tornado_sesame import MemoryStore, SessionCookie, SessionDataError, SessionManager, SessionMixin
-from tornado_sesame.document import SessionDict, SessionList
+from tornado_sesame.session import SessionDict, SessionList
 from tornado_sesame.values import bson_size
 
-from .support import serve
+from .support import record_of, serve
 from .test_stored_equals_local import exact
 
 SECRET = "aA0_-" * 8 + "xyz"
@@ -255,7 +255,7 @@ class Fuzz:
             else:
                 self.outcomes["values kept"] += 1
         await live.save()
-        stored = (await self._manager.load(live.id)).data
+        stored = (await record_of(self._manager, live.id)).data
         assert exact(stored) == exact(live.session.copy())
         assert bson_size(stored) > 0
         again = self._manager.open(None)

@@ -1,19 +1,28 @@
 """A store of one's own, as in the README's recipe: sessions in a plain file of JSON lines.
 
-Every save appends the session as it is then, a deletion only its id, and the last line on a session counts. Memory
-holds where that is. The file can be read with a text editor and belongs to one process. It only grows; what moves its
-records into a new one makes it small again.
+Every save appends the session as it is then, or its end, and the last line on a session counts. Memory holds where that
+is. The file can be read with a text editor and belongs to one process. It only grows; what moves its records into a new
+one makes it small again.
 """
 
 import errno
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from bson import json_util
 
-from tornado_sesame import CODEC_OPTIONS, Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
+from tornado_sesame import (
+    CODEC_OPTIONS,
+    Outcome,
+    SaveResult,
+    SessionEnd,
+    SessionNotSaved,
+    SessionRecord,
+    SessionStore,
+    SessionWrite,
+)
 
 JSON = json_util.CANONICAL_JSON_OPTIONS.with_options(
     tz_aware=True, uuid_representation=CODEC_OPTIONS.uuid_representation
@@ -34,68 +43,53 @@ class JSONLinesStore(SessionStore):
                     self._note(json_util.loads(line, json_options=JSON), len(line))
         self._file.truncate(self._end)
 
-    async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:
-        return {id: record for id in ids if (record := self._read(id))}
+    async def load(self, ids: Sequence[str], *, timeout: float) -> Mapping[str, SessionRecord | SessionEnd]:
+        return {id: stored for id in ids if (stored := self._read(id))}
 
-    async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
+    async def save(self, writes: Sequence[SessionWrite], *, timeout: float) -> Sequence[SaveResult]:
         results = [self._save(write) for write in writes]
         os.fsync(self._file)
         return results
 
-    async def pop(self, id: str) -> SessionRecord | None:
-        record = self._read(id)
-        await self.delete([id])
-        return record
+    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | None:
+        stored = self._read(end.id)
+        await self.save([end], timeout=timeout)
+        return stored if isinstance(stored, SessionRecord) else None
 
-    async def delete(self, ids: Sequence[str]) -> None:
-        for id in ids:
-            if id in self._places:
-                self._append({"id": id})
-        os.fsync(self._file)
-
-    async def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
+    async def records(self, owner: str | None = None, *, timeout: float) -> AsyncIterator[SessionRecord]:
         for id in list(self._places):
-            record = self._read(id)
-            if record and owner in (None, record.owner):
-                yield record
+            stored = self._read(id)
+            if isinstance(stored, SessionRecord) and owner in (None, stored.owner):
+                yield stored
 
     async def close(self) -> None:
         self._file.close()
 
     def _save(self, write: SessionWrite) -> SaveResult:
-        record = self._read(write.id)
-        if write.created is not None:
-            if record is not None:
-                return Outcome.SAVED
-            record = SessionRecord(write.id, {}, write.created, write.updated, write.updated)
-        elif record is None or record.expires <= write.updated:
-            return Outcome.GONE
-        if fields := write.changes.conflicts(record.data):
-            return Conflict(frozenset(fields))
-        record = replace(
-            record,
-            data=_with_keys(write.changes.apply(record.data), "$", "$$"),
-            updated=write.updated,
-            expires=write.expires or record.expires,
-            owner=write.owner.value if write.owner else record.owner,
-        )
+        result = write.apply(self._read(write.id))
+        if not isinstance(result, SessionRecord | SessionEnd):
+            return result
         try:
-            self._append(asdict(record))
+            self._append(asdict(result))
         except OSError as error:
-            return error
+            return SessionNotSaved(str(error))
         except TypeError:  # its text may quote the value, and goes to the log
-            return TypeError("it has a value that JSON cannot have")
+            return SessionNotSaved("it has a value that JSON cannot have")
         return Outcome.SAVED
 
-    def _read(self, id: str) -> SessionRecord | None:
+    def _read(self, id: str) -> SessionRecord | SessionEnd | None:
         if id not in self._places:
             return None
         begin, length = self._places[id]
         self._file.seek(begin)
-        record = SessionRecord(**json_util.loads(self._file.read(length), json_options=JSON))
-        return replace(record, data=_with_keys(record.data, "$$", "$"))
+        fields = json_util.loads(self._file.read(length), json_options=JSON)
+        if "ended" in fields:
+            return SessionEnd(**fields)
+        return SessionRecord(**{**fields, "data": _with_keys(fields["data"], "$$", "$")})
 
     def _append(self, fields: dict[str, Any]) -> None:
+        if "data" in fields:
+            fields = {**fields, "data": _with_keys(fields["data"], "$", "$$")}
         line = json_util.dumps(fields, json_options=JSON).encode() + b"\n"
         if self._file.write(line) < len(line):
             self._file.truncate(self._end)  # as half a line would spoil the next
@@ -103,9 +97,7 @@ class JSONLinesStore(SessionStore):
         self._note(fields, len(line))
 
     def _note(self, fields: dict[str, Any], length: int) -> None:
-        self._places.pop(fields["id"], None)
-        if "data" in fields:
-            self._places[fields["id"]] = self._end, length
+        self._places[fields["id"]] = self._end, length
         self._end += length
 
 

@@ -3,39 +3,48 @@
 from collections.abc import Callable
 from typing import Any
 
-from tornado_sesame.changes import ChangeSet
-from tornado_sesame.document import Content
+from tornado_sesame.changes import Changes, ChangeSet
+from tornado_sesame.session import SessionData
 
 __all__ = ["Local"]
 
 
 class Local:
-    """The host of a session.
+    """The backing of a session.
 
     :arg data: the content; None when it is not loaded.
     :arg on_change: called before every change, which does not happen if this raises.
     """
 
     def __init__(self, data: dict[str, Any] | None = None, on_change: Callable[[], object] = lambda: None) -> None:
-        self._content = Content()
+        self._content = SessionData()
         self._on_change = on_change
         self.session = self._content.session(self)
         self.open = self._content.open
-        self.take_changes = self._content.take_changes
-        self.take_all = self._content.take_all
         if data is not None:
             self.open(data)
 
     async def load(self) -> None:
         self.open({})
 
-    def changing(self) -> ChangeSet:
+    def begin_change(self) -> ChangeSet:
         self._on_change()
         return self.changes
 
     @property
     def changes(self) -> ChangeSet:
         return self._content.changes
+
+    def take_changes(self) -> Changes:
+        return self.changes.take(self._content)
+
+    @property
+    def owner(self) -> str | None:
+        return self._content.owner
+
+    @owner.setter
+    def owner(self, owner: str | None) -> None:
+        self._content.owner = owner
 
     @property
     def is_loaded(self) -> bool:

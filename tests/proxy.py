@@ -1,4 +1,4 @@
-"""A TCP proxy before a MongoDB: as far away as a test wants, and able to lose an answer."""
+"""A TCP proxy before a MongoDB: as far away as a test wants, and able to lose commands and answers."""
 
 import asyncio
 import threading
@@ -20,6 +20,7 @@ class Proxy:
         self._target = port
         self._delay = delay
         self._to_lose: list[str] = []
+        self._to_swallow: list[str] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
         self._is_ready = threading.Event()
@@ -27,6 +28,10 @@ class Proxy:
     def lose_answer(self, command: str) -> None:
         """Breaks the connection in place of the answer to the next *command* (its name); MongoDB carries it out."""
         self._to_lose.append(command)
+
+    def lose_command(self, command: str) -> None:
+        """Breaks the connection in place of the next *command* (its name), which never reaches MongoDB."""
+        self._to_swallow.append(command)
 
     @property
     def uri(self) -> str:
@@ -85,13 +90,20 @@ class Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_lost: asyncio.Event
     ) -> None:
         while data := await reader.read(2**20):
-            for command in self._to_lose:
-                # OP_MSG's BSON document begins with the command's name as the key of a string.
-                if b"\2" + command.encode() + b"\0" in data[:64]:
-                    self._to_lose.remove(command)
-                    is_lost.set()
-                    break
+            if self._is_next(self._to_swallow, data):
+                return
+            if self._is_next(self._to_lose, data):
+                is_lost.set()
             self._send(writer, data)
+
+    def _is_next(self, commands: list[str], data: bytes) -> bool:
+        """Tells whether *data* begin with one of these *commands*, and takes it off them."""
+        for command in commands:
+            # OP_MSG's BSON document begins with the command's name as the key of a string.
+            if b"\2" + command.encode() + b"\0" in data[:64]:
+                commands.remove(command)
+                return True
+        return False
 
     async def _forward_answers(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_lost: asyncio.Event

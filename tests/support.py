@@ -18,7 +18,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from tornado_sesame import MemoryStore, MongoStore, SessionManager, SessionStore, SQLiteStore
+from tornado_sesame import MemoryStore, MongoStore, SessionManager, SessionRecord, SessionStore, SQLiteStore
 from tornado_sesame.cookie import id_of_secret
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Site",
     "eventually",
     "open_database",
+    "record_of",
     "serve",
 ]
 
@@ -100,10 +101,10 @@ class Database:
         """Returns what is stored, as a later request will find it; None when nothing is."""
         id = secret_or_id if len(secret_or_id) == 64 else id_of_secret(secret_or_id)
         self._observer = self._observer or self.new_store()
-        record = (await self._observer.load([id])).get(id)
+        record = (await self._observer.load([id], timeout=60)).get(id)
         if isinstance(record, Exception):
             raise record
-        return None if record is None else record.data
+        return record.data if isinstance(record, SessionRecord) else None
 
 
 @asynccontextmanager
@@ -225,6 +226,12 @@ async def serve(handlers: list[Any], **settings: Any) -> AsyncIterator[Site]:
         yield site
     finally:
         await site.close()
+
+
+async def record_of(manager: SessionManager, id: str) -> SessionRecord | None:
+    """Returns a session as a manager's store has it; None when there is none."""
+    record = (await manager.store.load([id], timeout=60)).get(id)
+    return record if isinstance(record, SessionRecord) else None
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tornado_sesame import SessionDataError
-from tornado_sesame.changes import Changes, Inc, Push, Set, Unset
-from tornado_sesame.document import SessionList
+from tornado_sesame.changes import Changes, Create, Inc, Push, Set, Unset
+from tornado_sesame.session import SessionList
 from tornado_sesame.values import MISSING
 
 from .local import Local
@@ -175,16 +175,21 @@ TABLE = [
     ("s.setdefault('x', 0.0)", {"x": Inc(0.0)}),
     ("s.setdefault('x', [])", {"x": Push([])}),
     ("s.setdefault('x', ())", {"x": Push([])}),
-    ("s.setdefault('x', {})", {"x": Set({})}),
+    ("s.setdefault('x', {})", {"x": Create()}),
     ("s.setdefault('x', 0); s.x += 1", {"x": Inc(1)}),
     ("s.setdefault('x', 0.0); s.x += 1", {"x": Inc(1.0)}),
     ("s.setdefault('x', []).append(1)", {"x": Push([1])}),
     ("s.setdefault('x', []).extend([1, 2]); s.x += [3]", {"x": Push([1, 2, 3])}),
-    ("s.setdefault('x', {}).y = 1", {"x.y": Set(1)}),
-    ("s.setdefault('x', {}).setdefault('y', {})", {"x.y": Set({})}),
-    ("s.setdefault('x', {}).setdefault('y', {}).setdefault('z', []).append(1)", {"x.y.z": Push([1])}),
-    ("s.setdefault('x', {}).y = 1; del s.x.y", {"x": Set({})}),
-    ("s.d.setdefault('x', {}).setdefault('y', 0)", {"d.x.y": Inc(0)}),
+    ("s.setdefault('x', {}).y = 1", {"x": Create(), "x.y": Set(1)}),
+    ("s.setdefault('x', {}).setdefault('y', {})", {"x": Create(), "x.y": Create()}),
+    (
+        "s.setdefault('x', {}).setdefault('y', {}).setdefault('z', []).append(1)",
+        {"x": Create(), "x.y": Create(), "x.y.z": Push([1])},
+    ),
+    ("s.setdefault('x', {}).y = 1; del s.x.y", {"x": Create()}),
+    ("s.setdefault('x', {}).y = 1; s.x = {}", {"x": Set({})}),
+    ("s.setdefault('x', {}).y = 1; s.x.clear()", {"x": Set({})}),
+    ("s.d.setdefault('x', {}).setdefault('y', 0)", {"d.x": Create(), "d.x.y": Inc(0)}),
     # ... and those that cannot
     ("s.setdefault('x')", {"x": Set(None)}),
     ("s.setdefault('x', 5)", {"x": Set(5)}),
@@ -233,18 +238,14 @@ def test_mutations_become_operations(statements, expected):
     assert not content.take_changes()
 
 
-def test_the_content_can_be_replaced_or_taken_whole():
+def test_the_content_can_be_replaced():
     content = Local({"n": 1})
     content.session.n += 1
     content.replace({"x": [1]})
     content.session.x += [2]
     assert content.take_changes() == Changes({(): Set({"x": [1, 2]})})
-    content.session.y = 1
-    assert content.take_all() == Changes({(): Set({"x": [1, 2], "y": 1})})
-    assert not content.take_changes()
     content.replace({})
     assert content.take_changes() == Changes({(): Set({})})
-    assert content.take_all() == Changes({(): Set({})})
     content.replace({})
     assert not content.take_changes()
     content.replace({"z": 1})
@@ -282,16 +283,88 @@ def test_loading_again_forgets_what_was_noted():
     assert content.session == {"n": 7}
 
 
-def test_a_field_can_be_forgotten_while_it_is_saved_whole():
+def test_what_is_saved_whole_after_a_conflict_is_no_change_any_more_and_whole_if_it_fails():
+    for fails in (True, False):
+        content = Local(plain(START))
+        mutate(content.session, "s.d.n += 1; s.s = 'x'")
+        content.take_changes()
+        mutate(content.session, "s.d.n += 1; s.d.d.x = 1; s.l.append(3)")
+        content.changes.widen(["d"])
+        if fails:
+            content.changes.restore()
+            whole = {"n": 3, "s": "x", "d": {"n": 1, "l": [], "x": 1}}
+            assert content.take_changes().ops == {("d",): Set(whole), ("s",): Set("x"), ("l",): Push([3])}
+        else:
+            content.changes.confirm()
+            assert content.take_changes().ops == {("l",): Push([3])}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("s.n += 1", "s.n += 2", {"n": Inc(3)}),
+        ("s.n += 1", "s.n = 9", {"n": Set(9)}),
+        ("s.n = 9", "s.n += 2", {"n": Set(11)}),
+        ("s.n = 9", "del s.n", {"n": Unset()}),
+        ("s.n += 1", "del s.n", {"n": Unset()}),
+        ("s.x = 1", "del s.x", {}),
+        ("s.x = s.get('x', 0) + 1", "s.x += 1", {"x": Inc(2)}),
+        ("s.x = s.get('x', 0) + 1", "del s.x", {}),
+        (
+            "s.big += 2**61",
+            "s.big += 2**61 - 1; s.big -= 2**62 - 1; s.big -= 2**62; s.big -= 2**62; s.big -= 2**61",
+            {"big": Set(-(2**62) - 2**61)},
+        ),
+        ("s.l.append(3)", "s.l.append(4)", {"l": Push([3, 4])}),
+        ("s.l.append(3)", "s.l.insert(0, 0)", {"l": Set([0, 1, {"n": 1}, [2], 3])}),
+        ("s.l.insert(0, 0)", "s.l.append(3)", {"l": Set([0, 1, {"n": 1}, [2], 3])}),
+        ("del s.n", "s.setdefault('n', 0)", {"n": Set(0)}),
+        ("del s.d", "s.setdefault('d', {}).x = 1", {"d": Set({"x": 1})}),
+        ("del s.d", "s.d = {'x': 1}", {"d": Set({"x": 1})}),
+        ("del s.s", "s.s = 'new'", {"s": Set("new")}),
+        ("s.setdefault('x', {}).y = 1", "s.x.z = 2; s.x.y = 3", {"x": Create(), "x.y": Set(3), "x.z": Set(2)}),
+        ("s.setdefault('x', {}).y = 1", "del s.x.y", {"x": Create()}),
+        ("s.setdefault('x', {}).y = 1", "del s.x", {}),
+        ("s.setdefault('x', {}).y = 1", "s.x = 5", {"x": Set(5)}),
+        ("s.d.s = 'y'", "s.setdefault('x', {}).y = 1", {"d.s": Set("y"), "x": Create(), "x.y": Set(1)}),
+        ("s.d.s = 'y'; s.d.d.n += 1", "s.d.d.n += 1; s.d.n = 7", {"d.s": Set("y"), "d.d.n": Inc(2), "d.n": Set(7)}),
+        ("s.d.s = 'y'", "del s.d", {"d": Unset()}),
+        ("s.d.s = 'y'", "s.d = {}", {"d": Set({})}),
+        ("s.d = {}", "s.d.x = 1", {"d": Set({"x": 1})}),
+        ("s.clear()", "s.x = 1", {"": Set({"x": 1})}),
+        ("s.x = 1", "s.clear()", {"": Set({})}),
+        ("", "s.x = 1", {"x": Set(1)}),
+        ("s.x = 1", "", {"x": Set(1)}),
+    ],
+)
+def test_what_was_not_saved_is_pending_together_with_what_came_later(before, after, expected):
     content = Local(plain(START))
-    mutate(content.session, "s.d.n += 1; s.d.d.x = 1; s.l.append(3); s.n = 1; s.dd = 1")
-    content.changes.forget("d")
-    content.changes.forget("n")
-    content.changes.forget("nothing")
-    assert content.take_changes().ops == {("l",): Push([3]), ("dd",): Set(1)}
-    content.session.clear()
-    content.changes.forget("d")
-    assert content.take_changes().ops == {(): Set({})}
+    mutate(content.session, before)
+    content.take_changes()
+    mutate(content.session, after)
+    content.changes.restore()
+    ops = {".".join(path): op for path, op in content.take_changes().ops.items()}
+    assert ops == expected
+
+
+def test_an_owner_is_a_change_like_any_other():
+    content = Local({"n": 1})
+    changes = content.changes
+    changes.owner_assigned(None, "alice")
+    changes.owner_assigned("alice", None)
+    assert not changes
+    changes.owner_assigned(None, "alice")
+    content.owner = "alice"
+    assert content.take_changes() == Changes({}, Set("alice"))
+    assert not changes
+    changes.restore()
+    assert content.take_changes() == Changes({}, Set("alice"))
+    changes.owner_assigned("alice", "bob")
+    content.owner = "bob"
+    changes.restore()
+    assert content.take_changes() == Changes({}, Set("bob"))
+    changes.confirm()
+    assert not content.take_changes()
 
 
 @pytest.mark.parametrize(
@@ -369,8 +442,16 @@ def test_what_could_not_be_taken_out_stays_attached():
 
 # What is done with changes
 
-OPS = {("n",): Inc(2), ("d", "x"): Set([1]), ("d", "gone"): Unset(), ("e", "l"): Push([1]), ("c", "f", "n"): Inc(1)}
-CHANGES = Changes(OPS, frozenset({("c",), ("c", "f")}))
+OPS = {
+    ("n",): Inc(2),
+    ("d", "x"): Set([1]),
+    ("d", "gone"): Unset(),
+    ("e", "l"): Push([1]),
+    ("c",): Create(),
+    ("c", "f"): Create(),
+    ("c", "f", "n"): Inc(1),
+}
+CHANGES = Changes(OPS)
 
 
 @pytest.mark.parametrize(
@@ -394,7 +475,7 @@ def test_changes_know_what_they_do_not_fit_on(data, conflicts):
 def test_conflicts_are_resolved_by_whole_fields():
     resolved = CHANGES.resolved({"d": {"x": [1]}, "e": MISSING, "c": 5})
     assert resolved == Changes({("n",): Inc(2), ("d",): Set({"x": [1]}), ("e",): Unset(), ("c",): Set(5)})
-    assert CHANGES.resolved({"d": 1}).created == CHANGES.created
+    assert Changes(OPS, Set("alice")).resolved({"d": 1}).owner == Set("alice")
     assert not resolved.conflicts({"n": 1, "d": "anything"})
 
 
@@ -408,9 +489,8 @@ def test_conflicts_are_resolved_by_whole_fields():
         ),
     ],
 )
-def test_changes_apply_in_any_order(data, after):
-    for ordered in OPS.items(), reversed(OPS.items()):
-        assert Changes(dict(ordered), CHANGES.created).apply(plain(data)) == after
+def test_changes_apply(data, after):
+    assert CHANGES.apply(plain(data)) == after
 
 
 def test_the_whole_content_is_set_whatever_was_there():
@@ -425,35 +505,50 @@ def test_removing_what_is_not_there_changes_nothing(data):
     assert not changes.conflicts(data)
     assert not changes.required()
     assert changes.apply(plain(data)) == data
+    assert bool(changes.without_removals_from(data)) is (data == {"d": {"d": {}}})
 
 
 def test_the_dicts_above_a_change_are_required_unless_setdefault_made_them():
     assert CHANGES.required() == {("d",), ("e",)}
     assert Changes({("a", "b", "c"): Inc(1)}).required() == {("a",), ("a", "b")}
-    assert Changes({("a", "b", "c"): Inc(1)}, frozenset({("a", "b")})).required() == {("a",)}
+    assert Changes({("a", "b"): Create(), ("a", "b", "c"): Inc(1)}).required() == {("a",)}
     content = Local({})
     content.session.setdefault("x", {}).setdefault("y", {})["z"] = 1
     changes = content.take_changes()
-    assert changes.created == {("x",), ("x", "y")}
+    assert [path for path, op in changes.ops.items() if op == Create()] == [("x",), ("x", "y")]
     assert not changes.required()
-
-
-@pytest.mark.parametrize(("op", "is_repeatable"), [(Set(1), True), (Unset(), True), (Inc(1), False), (Push([]), False)])
-def test_increments_and_appends_cannot_be_repeated(op, is_repeatable):
-    assert Changes({("a",): op}).is_repeatable is is_repeatable
-    assert Changes({("a",): Set(1), ("b",): op, ("c",): Unset()}).is_repeatable is is_repeatable
-    assert Changes().is_repeatable
 
 
 @settings(max_examples=EXAMPLES)
 @given(st.lists(st.sampled_from([statements for statements, _ in TABLE]), max_size=6))
-def test_no_path_begins_another_and_all_together_give_what_is_seen(mutations):
+def test_only_what_is_created_stands_above_another_and_all_together_give_what_is_seen(mutations):
     content = Local(plain(START))
+    mutate_as_far_as_possible(content.session, mutations)
+    changes = content.take_changes()
+    above = [path[:depth] for path in changes.ops for depth in range(len(path)) if path[:depth] in changes.ops]
+    assert {changes.ops[path] for path in above} <= {Create()}
+    assert not changes.conflicts(plain(START))
+    assert exact(changes.apply(plain(START))) == exact(content.session.copy())
+
+
+@settings(max_examples=EXAMPLES)
+@given(st.lists(st.lists(st.sampled_from([statements for statements, _ in TABLE]), max_size=4), max_size=4))
+def test_what_was_not_saved_gives_what_is_seen_together_with_what_came_later(tries):
+    """However often that happens."""
+    content = Local(plain(START))
+    for mutations in tries:
+        mutate_as_far_as_possible(content.session, mutations)
+        content.changes.restore()
+        content.take_changes()
+    content.changes.restore()
+    changes = content.take_changes()
+    assert not changes.conflicts(plain(START))
+    assert exact(changes.apply(plain(START))) == exact(content.session.copy())
+    content.changes.confirm()
+    assert not content.changes
+
+
+def mutate_as_far_as_possible(session, mutations):
     for statements in mutations:
         with contextlib.suppress(LookupError, TypeError, AttributeError, ValueError):  # where others deleted things
-            mutate(content.session, statements)
-    changes = content.take_changes()
-    assert not [path for path in changes.ops for depth in range(len(path)) if path[:depth] in changes.ops]
-    assert not changes.conflicts(plain(START))
-    for ordered in changes.ops.items(), reversed(changes.ops.items()):
-        assert exact(Changes(dict(ordered), changes.created).apply(plain(START))) == exact(content.session.copy())
+            mutate(session, statements)

@@ -8,7 +8,8 @@ import weakref
 
 import pytest
 
-from tornado_sesame.coalescer import Coalescer, answer_within
+from tornado_sesame.coalescer import Coalescer
+from tornado_sesame.deadlines import answer_within
 
 
 class Calls:
@@ -17,7 +18,7 @@ class Calls:
     def __init__(self, **options):
         self.batches = []
         self.answers = asyncio.Semaphore(0)
-        self.coalescer = Coalescer(self.call, failed, **{"timeout": 5, **options})
+        self.coalescer = Coalescer(self.call, failed, **{"timeout": 60, **options})
         self.submit = self.coalescer.submit
 
     async def call(self, items):
@@ -35,6 +36,26 @@ class Calls:
 def failed(item, error):
     """Makes an item's result of the error that it failed with."""
     return item, error
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    """Sets constants of the coalescer."""
+
+    def set_limits(**limits):
+        for name, value in limits.items():
+            monkeypatch.setattr(f"tornado_sesame.coalescer.{name}", value)
+
+    # No machine is away for so long that what has to wait would be sent as late.
+    set_limits(LINGER_SECONDS=60)
+    return set_limits
+
+
+async def until(condition):
+    """Lets the event loop turn until *condition* holds."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0)
 
 
 async def turns(number=10):
@@ -60,8 +81,9 @@ async def test_a_single_item_leaves_at_the_end_of_its_tick():
     calls.answer()
 
 
-async def test_while_enough_calls_are_under_way_the_next_batch_fills():
-    calls = Calls(max_calls=2)
+async def test_while_enough_calls_are_under_way_the_next_batch_fills(limits):
+    limits(MAX_CALLS=2)
+    calls = Calls()
     futures = []
     for number in range(6):
         futures.append(calls.submit(number))
@@ -74,8 +96,9 @@ async def test_while_enough_calls_are_under_way_the_next_batch_fills():
     assert await asyncio.gather(*futures) == [0, 2, 4, 6, 8, 10]
 
 
-async def test_while_few_are_under_way_others_need_not_wait():
-    calls = Calls(few=3)
+async def test_while_few_are_under_way_others_need_not_wait(limits):
+    limits(MIN_UNDER_WAY=3)
+    calls = Calls()
     futures = []
     for number in range(5):
         futures.append(calls.submit(number))
@@ -88,39 +111,35 @@ async def test_while_few_are_under_way_others_need_not_wait():
     assert await asyncio.gather(*futures) == [0, 2, 4, 6, 8]
 
 
-async def test_a_call_that_is_stuck_does_not_hold_up_what_comes_later(monkeypatch):
-    monkeypatch.setattr("tornado_sesame.coalescer.PATIENCE", 0.05)
-    calls = Calls(few=1, max_calls=3)
-    calls.submit(0)
-    await turns()
-    for number in range(1, 4):
+async def test_a_call_that_is_stuck_does_not_hold_up_what_comes_later(limits):
+    limits(LINGER_SECONDS=0.05, MIN_UNDER_WAY=1, MAX_CALLS=3)
+    calls = Calls(timeout=60)
+    for number in range(3):
         calls.submit(number)
-        await turns()
-        assert len(calls.batches) == number
-        await asyncio.sleep(0.1)
+        await until(lambda number=number: len(calls.batches) == number + 1)
+    calls.submit(3)
+    await asyncio.sleep(0.2)
     assert calls.batches == [[0], [1], [2]]
     calls.answer()
-    await turns()
-    assert calls.batches == [[0], [1], [2], [3]]
+    await until(lambda: len(calls.batches) == 4)
     calls.answer(3)
     await calls.coalescer.drain()
 
 
-async def test_what_has_waited_long_does_not_wait_for_the_other_half(monkeypatch):
-    monkeypatch.setattr("tornado_sesame.coalescer.PATIENCE", 0.05)
-    calls = Calls(few=1, halve_above=2)
+async def test_what_has_waited_long_does_not_wait_for_the_other_half(limits):
+    limits(LINGER_SECONDS=0.05, MIN_UNDER_WAY=1)
+    calls = Calls(split_above=2, timeout=60)
     for number in range(4):
         calls.submit(number)
-    await turns()
-    assert calls.batches == [[0, 1]]
-    await asyncio.sleep(0.1)
+    await until(lambda: len(calls.batches) == 2)
     assert calls.batches == [[0, 1], [2, 3]]
     calls.answer(2)
     await calls.coalescer.drain()
 
 
-async def test_of_many_one_half_goes_out_while_the_other_is_worked_on():
-    calls = Calls(few=1, halve_above=4)
+async def test_of_many_one_half_goes_out_while_the_other_is_worked_on(limits):
+    limits(MIN_UNDER_WAY=1)
+    calls = Calls(split_above=4, timeout=60)
     futures = [calls.submit(number) for number in range(20)]
     for sizes in [10], [10, 5], [10, 5, 4], [10, 5, 4, 1]:
         await turns()
@@ -129,8 +148,9 @@ async def test_of_many_one_half_goes_out_while_the_other_is_worked_on():
     assert await asyncio.gather(*futures) == [2 * number for number in range(20)]
 
 
-async def test_no_batch_is_larger_than_it_may_be_and_nobody_is_overtaken():
-    calls = Calls(max_batch=4, max_calls=2)
+async def test_no_batch_is_larger_than_it_may_be_and_nobody_is_overtaken(limits):
+    limits(MAX_BATCH=4, MAX_CALLS=2)
+    calls = Calls()
     futures = [calls.submit(number) for number in range(10)]
     await turns()
     futures.append(calls.submit(10))
@@ -155,7 +175,7 @@ async def test_one_that_fails_alone_does_so_in_a_call_that_succeeds():
     async def call(items):
         return [ValueError(item) if item == 2 else item for item in items]
 
-    coalescer = Coalescer(call, failed, timeout=5)
+    coalescer = Coalescer(call, failed, timeout=60)
     one, (two, error), three = await asyncio.gather(*map(coalescer.submit, (1, 2, 3)))
     assert (one, two, three) == (1, 2, 3)
     assert isinstance(error, ValueError)
@@ -165,24 +185,26 @@ async def test_a_call_that_returns_too_few_results_fails():
     async def call(items):
         return items[1:]
 
-    coalescer = Coalescer(call, failed, timeout=5)
+    coalescer = Coalescer(call, failed, timeout=60)
     for _, error in await asyncio.gather(coalescer.submit(1), coalescer.submit(2)):
         assert isinstance(error, ValueError)
         assert str(error) == "2 items were given, 1 results came back"
 
 
-@pytest.mark.parametrize("starts_first", [True, False])
-async def test_when_the_server_ends_what_is_under_way_has_failed_and_what_waits_is_done(starts_first):
-    calls = Calls(max_calls=1)
-    under_way = calls.submit(1) if starts_first else None
-    await turns()
-    waiting = calls.submit(2)
+@pytest.mark.parametrize("has_begun", [True, False])
+async def test_when_the_server_ends_what_is_under_way_has_failed_and_what_waits_is_done(limits, has_begun):
+    limits(MAX_CALLS=1)
+    calls = Calls()
+    under_way = calls.submit(1)
+    if has_begun:
+        await turns()
+    await until(lambda: len(asyncio.all_tasks()) == 2)
     (sender,) = asyncio.all_tasks() - {asyncio.current_task()}
+    waiting = calls.submit(2)
     sender.cancel()
     calls.answer(2)
-    if under_way:
-        item, error = await under_way
-        assert (item, str(error)) == (1, "the server is shutting down")
+    item, error = await under_way
+    assert (item, str(error)) == (1, "the server is shutting down")
     assert await waiting == 4
 
 
@@ -195,7 +217,7 @@ async def test_a_call_has_nothing_of_the_context_of_whoever_came_first():
         seen.append(request.get())
         return items
 
-    coalescer = Coalescer(call, failed, timeout=5)
+    coalescer = Coalescer(call, failed, timeout=60)
     request.set("the first")
     assert await coalescer.submit(1) == 1
     assert seen == ["none"]
@@ -248,8 +270,9 @@ async def test_who_left_is_not_kept():
 
 
 @pytest.mark.parametrize("where", ["under way", "waiting"])
-async def test_a_call_that_does_not_answer_times_out_wherever_the_item_is(where):
-    calls = Calls(timeout=0.1, max_calls=1)
+async def test_a_call_that_does_not_answer_times_out_wherever_the_item_is(limits, where):
+    limits(MAX_CALLS=1)
+    calls = Calls(timeout=0.1)
     first, second = calls.submit(1), None
     await turns()
     second = calls.submit(2)
@@ -279,7 +302,8 @@ async def test_a_call_that_timed_out_ends_by_itself_or_is_cancelled_some_time_la
             raise
         return items
 
-    monkeypatch.setattr("tornado_sesame.coalescer.GRACE", 0.4)
+    monkeypatch.setattr("tornado_sesame.coalescer.GRACE_SECONDS", 0.4)
+    monkeypatch.setattr("tornado_sesame.deadlines.GRACE_SECONDS", 0.4)
     for begin in (
         lambda seconds: Coalescer(call, failed, timeout=0.1).submit(seconds),
         lambda seconds: asyncio.gather(answer_within(0.1, call([seconds])), return_exceptions=True),
@@ -292,8 +316,9 @@ async def test_a_call_that_timed_out_ends_by_itself_or_is_cancelled_some_time_la
             ends.clear()
 
 
-async def test_drain_waits_for_what_waits_and_what_is_under_way():
-    calls = Calls(max_calls=1)
+async def test_drain_waits_for_what_waits_and_what_is_under_way(limits):
+    limits(MAX_CALLS=1)
+    calls = Calls()
     futures = [calls.submit(1)]
     await turns()
     futures.append(calls.submit(2))

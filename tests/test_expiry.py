@@ -8,7 +8,7 @@ from tornado.web import RequestHandler
 
 from tornado_sesame import SessionCookie, SessionMixin
 from tornado_sesame.cookie import id_of_secret
-from tornado_sesame.manager import now
+from tornado_sesame.settings import now
 
 
 class Write(SessionMixin, RequestHandler):
@@ -42,7 +42,7 @@ async def visit(site):
 
 async def lifetime(database, browser):
     id = id_of_secret(browser.secret)
-    record = (await database.new_store().load([id]))[id]
+    record = (await database.new_store().load([id], timeout=60))[id]
     return (record.expires - now()).total_seconds()
 
 

@@ -12,7 +12,7 @@ from .support import open_database, serve
 
 pytestmark = pytest.mark.mongodb
 
-TIMEOUT = 1.0  # seconds
+TIMEOUT = 3.0  # seconds
 
 
 class Handler(SessionMixin, RequestHandler):

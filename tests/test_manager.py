@@ -8,40 +8,46 @@ import pytest
 
 from tornado_sesame import (
     MemoryStore,
+    Outcome,
     SessionError,
     SessionManager,
     SessionNotLoaded,
+    SessionNotSaved,
     SessionStats,
     SessionStoreError,
     SessionTooLarge,
 )
+
+from .support import record_of
 
 
 class Broken(MemoryStore):
     """A store that fails as often as it is told to."""
 
     failures = 0
+    error = SessionNotSaved("down")
+    does_it_all_the_same = False
+    gate = None  # it waits there before it fails
 
-    async def save(self, writes):
-        self.fail()
-        return await super().save(writes)
+    async def save(self, writes, *, timeout):
+        return await self.fail(super().save(writes, timeout=timeout))
 
-    async def load(self, ids):
-        self.fail()
-        return await super().load(ids)
+    async def load(self, ids, *, timeout):
+        return await self.fail(super().load(ids, timeout=timeout))
 
-    async def pop(self, id):
-        self.fail()
-        return await super().pop(id)
+    async def pop(self, end, *, timeout):
+        return await self.fail(super().pop(end, timeout=timeout))
 
-    async def delete(self, ids):
-        self.fail()
-        await super().delete(ids)
-
-    def fail(self):
-        if self.failures:
-            self.failures -= 1
-            raise ConnectionError("down")
+    async def fail(self, call):
+        if not self.failures:
+            return await call
+        self.failures -= 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.does_it_all_the_same:
+            await call
+        call.close()
+        raise self.error
 
 
 @pytest.fixture
@@ -60,7 +66,7 @@ async def started(manager, **content):
     live.open_empty()
     live.session.update(n=0, **content)
     await live.save()
-    return live, manager.cookie.secret_in(live.cookie_header(https=False))
+    return live, manager.settings.cookie.secret_in(live.cookie_header(https=False))
 
 
 async def opened(manager, secret):
@@ -86,6 +92,8 @@ class TestSettings:
             ({"touch_interval": timedelta(-1)}, ValueError, "must be shorter than idle_timeout"),
             ({"absolute_timeout": 60}, TypeError, "absolute_timeout must be a datetime.timedelta, not a int"),
             ({"absolute_timeout": timedelta(0)}, ValueError, "must be at least a second"),
+            ({"idle_timeout": timedelta.max}, ValueError, "must be at least a second and at most 365,000 days"),
+            ({"absolute_timeout": timedelta.max}, ValueError, "at least a second and at most 365,000 days"),
             ({"max_bytes": 0}, ValueError, "max_bytes=0: must be a positive number of bytes"),
             ({"timeout": 0}, ValueError, "timeout=0: must be a positive number of seconds"),
             ({"timeout": float("nan")}, ValueError, "must be a positive number of seconds"),
@@ -96,10 +104,26 @@ class TestSettings:
             SessionManager(**settings)
         assert problem in str(caught.value)
 
-    def test_the_store_learns_the_timeout(self):
-        store = MemoryStore()
-        SessionManager(store, timeout=3)
-        assert store.timeout == 3
+    async def test_the_longest_timeouts_can_be_used(self, database):
+        longest = timedelta(days=365_000)
+        manager = SessionManager(database.new_store(), idle_timeout=longest, absolute_timeout=longest)
+        live, secret = await started(manager)
+        live.session.n += 1
+        await live.save()
+        assert (await opened(manager, secret)).session == {"n": 1}
+
+    async def test_each_manager_gives_a_store_its_own_time(self):
+        class Slow(MemoryStore):
+            async def load(self, ids, *, timeout):
+                timeouts.append(timeout)
+                return await super().load(ids, timeout=timeout)
+
+        timeouts = []
+        store = Slow()
+        managers = [SessionManager(store, timeout=timeout) for timeout in (3, 60)]
+        for manager in managers * 2:
+            await opened(manager, "x" * 43)
+        assert [round(timeout, 3) for timeout in timeouts] == [2, 59, 2, 59]
 
     def test_max_sessions(self):
         with pytest.raises(ValueError, match="max_sessions=0: must be at least 1"):
@@ -199,28 +223,122 @@ class TestSaving:
         assert await database.data(secret) == {"n": 1}
 
     @pytest.mark.parametrize("failures", [1, 2, 3])
-    async def test_what_could_not_be_saved_goes_out_with_the_next_save(self, broken, failures, caplog):
-        live, secret = await started(broken, name="secret")
+    async def test_what_was_not_saved_for_certain_goes_out_with_the_next_save(self, broken, failures, caplog):
+        live, secret = await started(broken, name="secret", list=[])
         broken.store.failures = failures
-        live.session.n += 1
-        for _ in range(failures):
-            with pytest.raises(SessionStoreError, match=r"could not save session [0-9a-f]{64}: ConnectionError: down"):
-                await live.save()
+        for number in range(failures):
             live.session.n += 1
+            live.session.list.append(number)
+            with pytest.raises(SessionNotSaved, match=r"could not save session [0-9a-f]{64}: down"):
+                await live.save()
+        live.session.n += 1
         await live.save()
-        assert (await opened(broken, secret)).session == {"n": failures + 1, "name": "secret"}
+        stored = {"n": failures + 1, "name": "secret", "list": list(range(failures))}
+        assert (await opened(broken, secret)).session == live.session == stored
         assert broken.stats.failures == failures
+        assert broken.stats.saves == failures + 2
         assert secret not in caplog.text
         assert "'secret'" not in caplog.text
 
-    async def test_after_a_failure_the_next_change_saves_again_by_itself(self, broken, caplog):
+    async def test_after_such_a_failure_the_next_change_saves_again_by_itself(self, broken):
         live, secret = await started(broken)
         broken.store.failures = 1
         live.session.n += 1
-        assert isinstance(await live.saved(), SessionStoreError)
+        assert isinstance(await live.saved(), SessionNotSaved)
         live.session.n += 1
-        assert await live.saved() is None
+        assert await live.saved() is Outcome.SAVED
         assert (await opened(broken, secret)).session == {"n": 2}
+
+    async def test_what_the_store_refuses_can_be_taken_back(self, broken):
+        live, secret = await started(broken)
+        broken.store.failures = 1
+        live.session.bad = 1
+        with pytest.raises(SessionNotSaved):
+            await live.save()
+        del live.session.bad
+        assert not live.is_unsaved
+        live.session.n += 1
+        await live.save()
+        assert (await opened(broken, secret)).session == {"n": 1}
+
+    @pytest.mark.parametrize("is_done", [True, False])
+    async def test_what_may_have_been_saved_is_never_sent_again(self, broken, is_done):
+        live, secret = await started(broken, list=[])
+        live.owner = "alice"
+        await live.save()
+        saves = broken.stats.saves
+        broken.store.failures, broken.store.error = 1, ConnectionError("lost")
+        broken.store.does_it_all_the_same = is_done
+        live.session.n += 1
+        live.session.list.append("x")
+        with pytest.raises(SessionStoreError, match=r"could not save session [0-9a-f]{64}: .*lost") as caught:
+            await live.save()
+        assert not isinstance(caught.value, SessionNotSaved)
+        assert not live.is_unsaved
+        with pytest.raises(SessionStoreError, match="lost"):  # however often it is asked
+            await live.save()
+        with pytest.raises(SessionNotLoaded):
+            live.session.n += 1
+        with pytest.raises(SessionNotLoaded):
+            live.owner = "bob"
+        assert (await opened(broken, secret)).session == {"n": int(is_done), "list": ["x"] * is_done}
+        # One that lives on reads it again, and goes on with that.
+        session = await live.session
+        session.n += 1
+        await live.save()
+        again = await opened(broken, secret)
+        assert (again.session, again.owner) == ({"n": 1 + is_done, "list": ["x"] * is_done}, "alice")
+        assert broken.stats.saves == saves + 2
+        assert live.lost is caught.value
+
+    @pytest.mark.parametrize("is_done", [True, False])
+    async def test_what_changed_while_it_was_under_way_shares_its_fate(self, broken, is_done):
+        live, secret = await started(broken)
+        broken.store.failures, broken.store.error, broken.store.gate = 1, ConnectionError("lost"), asyncio.Event()
+        broken.store.does_it_all_the_same = is_done
+        live.session.n += 1
+        first = asyncio.ensure_future(live.save())
+        while broken.store.failures:
+            await asyncio.sleep(0)
+        live.session.late = True
+        second = asyncio.ensure_future(live.save())
+        await asyncio.sleep(0)
+        broken.store.gate.set()
+        for saving in first, second:
+            with pytest.raises(SessionStoreError, match="lost"):
+                await saving
+        assert not live.is_unsaved
+        assert (await opened(broken, secret)).session == {"n": int(is_done)}
+
+    @pytest.mark.parametrize("is_done", [True, False])
+    async def test_a_new_session_that_may_have_been_inserted_is_found_or_begun_anew(self, broken, is_done):
+        live = broken.open(None)
+        live.open_empty()
+        broken.store.failures, broken.store.error = 1, ConnectionError("lost")
+        broken.store.does_it_all_the_same = is_done
+        live.session.n = 1
+        with pytest.raises(SessionStoreError, match="lost"):
+            await live.save()
+        assert live.cookie_header(https=False) is None
+        session = await live.session
+        assert session == ({"n": 1} if is_done else {})
+        session.m = 2
+        await live.save()
+        assert [record.data async for record in broken.records()] == [session]
+
+    async def test_a_touch_that_may_have_been_done_costs_nothing(self, broken):
+        manager = SessionManager(broken.store, touch_interval=timedelta(0))
+        _, secret = await started(manager)
+        await asyncio.sleep(0.01)
+        broken.store.error = ConnectionError("lost")
+        live = manager.open(secret)
+        await live.load()
+        broken.store.failures = 1
+        await live.saved()
+        live.session.n += 1
+        await live.save()
+        assert live.lost is None
+        assert (await opened(manager, secret)).session == {"n": 1}
 
 
 class TestSize:
@@ -281,7 +399,7 @@ class TestOwners:
     async def test_sign_out_everywhere(self, manager):
         here, there, elsewhere, bobs, nobodys = await self.owned(manager, "alice", "alice", "alice", "bob", None)
         assert await manager.destroy_all("alice", keep=here) == 2
-        assert [await manager.load(id) is not None for id in (here, there, elsewhere, bobs, nobodys)] == [
+        assert [await record_of(manager, id) is not None for id in (here, there, elsewhere, bobs, nobodys)] == [
             *(True, False, False, True, True)
         ]
         assert await manager.destroy_all("alice") == 1
@@ -291,7 +409,7 @@ class TestOwners:
         one, two, three = await self.owned(manager, *["alice"] * 3)
         assert await manager.destroy_all("alice", keep=[one, three]) == 1
         assert {record.id async for record in manager.records("alice")} == {one, three}
-        assert await manager.load(two) is None
+        assert await record_of(manager, two) is None
 
     async def test_records_leaves_out_what_has_expired(self, database):
         short = SessionManager(database.new_store(), idle_timeout=timedelta(seconds=1))
@@ -352,7 +470,7 @@ class TestOwners:
 
     async def test_a_store_that_fails_while_it_lists_is_an_error_with_its_cause(self):
         class Failing(MemoryStore):
-            async def records(self, owner=None):
+            async def records(self, owner=None, *, timeout):
                 raise ConnectionError("secret")
                 yield
 
@@ -411,7 +529,7 @@ class TestEnding:
     async def test_it_stays_when_the_store_fails(self, broken):
         live, secret = await started(broken)
         broken.store.failures = 1
-        with pytest.raises(SessionStoreError, match="could not delete session"):
+        with pytest.raises(SessionStoreError, match="could not end session"):
             await live.destroy()
         assert (await opened(broken, secret)).session == {"n": 0}
 
@@ -419,13 +537,13 @@ class TestEnding:
 class TestRotating:
     async def test_it_keeps_the_content_and_when_it_was_created(self, manager, database):
         live, old = await started(manager)
-        before = await manager.load(live.id)
+        before = await record_of(manager, live.id)
         live.session.n += 1
         await live.rotate()
-        new = manager.cookie.secret_in(live.cookie_header(https=False))
+        new = manager.settings.cookie.secret_in(live.cookie_header(https=False))
         assert new != old
         assert await database.data(old) is None
-        after = await manager.load(live.id)
+        after = await record_of(manager, live.id)
         assert (after.data, after.created) == ({"n": 1}, before.created)
 
     async def test_twice_is_once_when_nobody_knows_the_new_secret(self, manager):
@@ -460,7 +578,7 @@ class TestRotating:
 
     async def test_after_the_headers_it_is_refused_and_nothing_happens(self, manager, database):
         live, secret = await started(manager)
-        live.headers_sent = True
+        live.headers_out = True
         with pytest.raises(SessionError, match="the response's headers are sent"):
             await live.rotate()
         assert await database.data(secret) == {"n": 0}
@@ -503,10 +621,9 @@ class TestClosing:
 async def test_expired_is_expired_whatever_the_store_says(database):
     manager = SessionManager(database.new_store(), idle_timeout=timedelta(seconds=1))
     live, secret = await started(manager)
-    record = await manager.load(live.id)
+    record = await record_of(manager, live.id)
     assert record.expires > datetime.now(UTC)
     await asyncio.sleep(1.01)
-    assert await manager.load(live.id) is None
     late = await opened(manager, secret)
     assert late.session == {}
     assert late.id is None

@@ -4,21 +4,55 @@ import asyncio
 import logging
 import re
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from datetime import timedelta
 
 import pytest
-from pymongo import MongoClient
+from bson import DatetimeMS, encode
+from bson.raw_bson import RawBSONDocument
+from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import OperationFailure
 from tornado.web import RequestHandler
 
-from tornado_sesame import Conflict, MongoStore, Outcome, SessionManager, SessionMixin, SessionStoreError
-from tornado_sesame.changes import Inc, Push, Set
-from tornado_sesame.testing.contract import DATA, LATER, NOW, data, insert, inserted, new_id, update
+from tornado_sesame import (
+    Conflict,
+    MongoStore,
+    Outcome,
+    SessionEnd,
+    SessionManager,
+    SessionMixin,
+    SessionNotSaved,
+    SessionRecordError,
+    SessionStoreError,
+)
+from tornado_sesame.changes import Create, Inc, Push, Set, Unset
+from tornado_sesame.testing.contract import (
+    DATA,
+    LATER,
+    NOW,
+    data,
+    end,
+    insert,
+    inserted,
+    new_id,
+    pop,
+    save,
+    stored,
+    update,
+)
 from tornado_sesame.values import CODEC_OPTIONS
 
 from .support import DATABASE, eventually
 
 pytestmark = pytest.mark.mongodb
+
+BAD = {
+    "no expires": lambda document: {name: value for name, value in document.items() if name != "expires"},
+    "another library's": lambda document: {"_id": document["_id"], "owner": "alice", "session": "{}"},
+    "a date beyond Python's": {"expires": DatetimeMS(8_640_000_000_000_000)},
+    "invalid UTF-8": {"data": {"s": "invalid"}},
+    "invalid UTF-8 in a key": {"data": {"l": [{"invalid": 1}]}},
+    "data that are none": {"data": [1]},
+}
 
 WORDS = {f"word{number}": "x" * 1000 for number in range(100)}
 
@@ -45,18 +79,23 @@ class TestDocuments:
         id = await inserted(store)
         times = {"created": NOW, "updated": NOW, "expires": LATER}
         assert await found(database) == [{"_id": id, "data": DATA, **times}]
-        await store.save([update(id, {}, owner=Set("alice"))])
+        await save(store, [update(id, {}, owner=Set("alice"))])
         assert await found(database) == [{"_id": id, "data": DATA, "owner": "alice", **times}]
-        await store.save([update(id, {}, owner=Set(None))])
+        await save(store, [update(id, {}, owner=Set(None))])
         assert await found(database) == [{"_id": id, "data": DATA, **times}]
 
-    async def test_increments_and_appends_leave_the_tokens_of_the_last_twenty(self, store, database):
+    async def test_what_is_saved_leaves_nothing_else_behind(self, store, database):
         id = await inserted(store)
-        writes = [update(id, {("n",): Inc(1)}) for _ in range(25)]
-        for write in writes:
-            await store.save([write, update(id, {("s",): Set("x")})])
-        (document,) = await found(database)
-        assert document["applied"] == [write.token for write in writes[-20:]]
+        everything = {("n",): Inc(1), ("l",): Push([2]), ("new",): Create(), ("s",): Unset(), ("f",): Set(1)}
+        for batch in [], [update(await inserted(store), {("n",): Inc(1)})]:
+            await save(store, [*batch, update(id, everything, owner=Set("alice"), expires=LATER)])
+        document = await database.collection.find_one({"_id": id})
+        assert document.keys() == {"_id", "data", "owner", "created", "updated", "expires"}
+
+    async def test_the_end_of_one_has_no_content_and_is_removed_after_a_minute(self, store, database):
+        id = await inserted(store, owner="alice")
+        await end(store, [id])
+        assert await found(database) == [{"_id": id, "data": None, "ended": NOW, "expires": NOW + timedelta(minutes=1)}]
 
     async def test_keys_that_mongodb_cannot_address_are_escaped(self, store, database):
         await inserted(store, {"a.b": {"$x": 1}, "": 2, "50%": 3, "x\0": 4, "plain": 5})
@@ -69,25 +108,19 @@ class TestDocuments:
         await inserted(store, {"user": {"name": "bob"}})
         assert (await database.collection.find_one({"data.user.name": "alice"}))["_id"] == id
 
-    async def test_a_foreign_document_is_an_error_of_its_own(self, store, database):
-        id, foreign = await inserted(store), new_id()
-        await database.collection.insert_one({"_id": foreign, "data": {}})
-        records = await store.load([id, foreign])
-        assert records[id].data == DATA
-        assert f"the document of session {foreign} has no field 'created'" in str(records[foreign])
-        with pytest.raises(SessionStoreError, match="has no field 'created'"):
-            await store.pop(foreign)
-
     @pytest.mark.parametrize("wrong", [{"expires": None}, {"expires": "tomorrow"}, {"created": 1}, {"data": {}}])
-    async def test_so_is_one_with_something_else_in_a_field(self, store, database, wrong):
+    async def test_one_with_something_else_in_a_field_is_an_error_of_its_own(self, store, database, wrong):
         id, foreign = await inserted(store), new_id()
         times = {"created": NOW, "updated": NOW, "expires": LATER}
         await database.collection.insert_one({"_id": foreign, "data": {"d": 1}, **times, **wrong})
-        records = await store.load([id, foreign])
+        records = await stored(store, [id, foreign])
         assert records[id].data == DATA
         if "data" not in wrong:
-            assert f"a field of the document of session {foreign} is not of its type" in str(records[foreign])
-        one, other = await store.save([update(id, {("n",): Inc(1)}), update(foreign, {("d", "n"): Inc(1)})])
+            assert f"session {foreign} cannot be read: a field is not of its type" in str(records[foreign])
+            with pytest.raises(SessionRecordError, match="a field is not of its type"):
+                await pop(store, foreign)
+            assert isinstance((await stored(store, [foreign]))[foreign], SessionEnd)
+        one, other = await save(store, [update(id, {("n",): Inc(1)}), update(foreign, {("d", "n"): Inc(1)})])
         assert one is Outcome.SAVED
         assert other is not Outcome.SAVED
 
@@ -103,7 +136,7 @@ class TestCommands:
         assert [operation["op"] for operation in operations] == ["query", "update"]
         sets = operations[1]["command"]["u"]["$set"]
         assert sets.keys() == {"updated"} | {f"data.word{number}" for number in range(20)}
-        assert operations[1]["command"]["u"].keys() == {"$set"}
+        assert operations[1]["command"]["u"].keys() == {"$set", "$setOnInsert"}
         assert operations[1]["keysExamined"] == operations[1]["docsExamined"] == 1
         assert operations[1]["planSummary"] == "IDHACK"  # found by the _id, without planning
 
@@ -121,14 +154,14 @@ class TestCommands:
     async def test_a_batch_is_one_command(self, store, database, number):
         inserts = [insert({"n": n}) for n in range(number)]
         ids = [write.id for write in inserts]
-        await store.save(inserts)
+        await save(store, inserts)
         assert database.commands.take() == ["insert"]
-        assert len(await store.load(ids)) == number
+        assert len(await stored(store, ids)) == number
         assert database.commands.take() == ["find"]
-        await store.save([update(id, {("n",): Inc(1), ("x", "y"): Set(1)}, created=[("x",)]) for id in ids])
+        await save(store, [update(id, {("n",): Inc(1), ("x",): Create(), ("x", "y"): Set(1)}) for id in ids])
         assert database.commands.take() == ["update"]
-        await store.delete(ids)
-        assert database.commands.take() == ["delete"]
+        await end(store, ids)
+        assert database.commands.take() == ["update"]
 
     async def test_operators_in_a_session_are_data(self, site, database):
         class Hostile(SessionMixin, RequestHandler):
@@ -167,21 +200,21 @@ class TestOneBadItem:
             "not BSON": update(victim, {("s",): Set({"secret"})}),
         }[bad]
         batch = [update(first, {("n",): Inc(1)}), poison, insert({"s": "other"}), update(last, {("l",): Push([2])})]
-        results = await store.save(batch)
+        results = await save(store, batch)
         assert [result is Outcome.SAVED for result in results] == [True, False, True, True]
         assert isinstance(results[1], SessionStoreError)
         assert results[1].__cause__
         assert "secret" not in str(results[1])
         assert (await data(store, first))["n"] == 2
         assert (await data(store, last))["l"] == [1, {"a": 2}, 2]
-        (alone,) = await store.save([poison])
+        (alone,) = await save(store, [poison])
         assert isinstance(alone, SessionStoreError)
 
     async def test_a_session_that_grows_too_large_keeps_what_it_had(self, store):
         id, other = await inserted(store, {"l": []}), await inserted(store)
         for _ in range(2):
-            *_, result = await store.save(
-                [update(other, {("n",): Inc(1)}), update(id, {("l",): Push(["x" * 9_000_000])})]
+            *_, result = await save(
+                store, [update(other, {("n",): Inc(1)}), update(id, {("l",): Push(["x" * 9_000_000])})]
             )
         assert isinstance(result, SessionStoreError)
         assert len((await data(store, id))["l"]) == 1
@@ -189,18 +222,18 @@ class TestOneBadItem:
 
     async def test_a_thousand_sessions_of_100_kilobytes(self, store):
         inserts = [insert(WORDS) for _ in range(1000)]
-        assert set(await store.save(inserts)) == {Outcome.SAVED}
+        assert set(await save(store, inserts)) == {Outcome.SAVED}
         updates = [update(write.id, {(): Set({"l": ["y" * 100_000]})}) for write in inserts]
-        assert set(await store.save(updates)) == {Outcome.SAVED}
-        records = await store.load([write.id for write in inserts])
+        assert set(await save(store, updates)) == {Outcome.SAVED}
+        records = await stored(store, [write.id for write in inserts])
         assert len(records) == 1000
-        await store.delete([write.id for write in inserts])
+        await end(store, [write.id for write in inserts])
 
 
 class TestIndexes:
     async def test_expired_sessions_are_removed_and_owners_found_by_them(self, database):
         store = MongoStore(database.collection)
-        assert await store.load([new_id()]) == {}
+        assert await stored(store, [new_id()]) == {}
         await eventually(lambda: has_ttl(database))
 
         async def has_owner():
@@ -223,13 +256,13 @@ class TestIndexes:
         await database.collection.create_index("owner", unique=True, sparse=True)
         store = MongoStore(database.collection)
         id = await inserted(store)
-        await store.load([id])
+        await stored(store, [id])
 
         async def has_warned():
             return f"could not create the indexes of {DATABASE}" in caplog.text
 
         await eventually(has_warned)
-        await store.save([update(id, {("n",): Inc(1)})])
+        await save(store, [update(id, {("n",): Inc(1)})])
         assert (await data(store, id))["n"] == 2
         assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
 
@@ -260,65 +293,116 @@ class TestCollections:
             MongoStore(database.collection.database)
 
 
-class TestRepetitions:
-    async def test_many_increments_of_one_session_at_once_are_done_once(self, store):
-        """Also when something in the same command did not match, so that it is found out what did."""
+class TestUnmatched:
+    """Of many updates in one command, it is known which did not match."""
+
+    @pytest.mark.parametrize("number", [1, 40])
+    async def test_with_a_session_that_is_gone_in_the_same_command(self, store, number):
         id, gone = await inserted(store, {"d": {"n": 0}, "n": 0}), new_id()
-        nested = [update(id, {("d", "n"): Inc(1)}) for _ in range(40)]
-        extending = [update(id, {("n",): Inc(1)}, expires=LATER) for _ in range(40)]
-        results = await store.save([*nested, update(gone, {("n",): Inc(1)}), *extending])
-        assert results == [Outcome.SAVED] * 40 + [Outcome.GONE] + [Outcome.SAVED] * 40
-        assert await data(store, id) == {"d": {"n": 40}, "n": 40}
+        nested = [update(id, {("d", "n"): Inc(1)}) for _ in range(number)]
+        extending = [update(id, {("n",): Inc(1)}, expires=LATER) for _ in range(number)]
+        late = [update(gone, {("n",): Inc(1)}), update(gone, {("d", "n"): Inc(1)})]
+        results = await save(store, [*nested, *late, *extending])
+        assert results == [Outcome.SAVED] * number + [Outcome.GONE] * 2 + [Outcome.SAVED] * number
+        assert await data(store, id) == {"d": {"n": number}, "n": number}
 
-    async def test_increments_of_a_session_that_another_process_fenced_are_all_done(self, store, database):
-        id, other = await inserted(store, {"n": 0, "l": []}), await inserted(store)
-        await store.save([replace(update(id, {("n",): Inc(1)}), is_repeated=True)])
+    async def test_with_sessions_that_end_meanwhile(self, store, database):
+        """Whatever happens between the commands of one process and of another."""
+        rounds, crowd = 10, 64
+        id = await inserted(store, {"d": {"n": 0}, "l": []})
         elsewhere = database.new_store()
-        writes = [update(id, {("n",): Inc(1), ("l",): Push([number])}) for number in range(3)]
-        assert await elsewhere.save([*writes, update(other, {("n",): Inc(1)})]) == [Outcome.SAVED] * 4
+        for number in range(rounds):
+            ending = [await inserted(store) for _ in range(4)]
+
+            def bulk(number=number, ending=ending):
+                counts = [update(id, {("d", "n"): Inc(1), ("l",): Push([number])}) for _ in range(crowd)]
+                return [*counts, *(update(gone, {("d", "n"): Inc(1)}) for gone in ending)]
+
+            *results, _, _ = await asyncio.gather(
+                save(store, bulk()), save(elsewhere, bulk()), end(store, ending[:2]), end(elsewhere, ending[2:])
+            )
+            assert [result for some in results for result in some[:crowd]] == [Outcome.SAVED] * 2 * crowd
         found = await data(store, id)
-        assert (found["n"], sorted(found["l"])) == (4, [0, 1, 2])
+        assert (found["d"]["n"], len(found["l"])) == (2 * rounds * crowd, 2 * rounds * crowd)
 
-    async def test_nor_does_one_get_lost_when_the_fence_does(self, store, database):
-        """As when a backup is restored."""
-        id, other = await inserted(store, {"n": 0}), await inserted(store)
-        await store.save([replace(update(id, {("n",): Inc(1)}), is_repeated=True)])
-        for writes in [update(id, {("n",): Inc(1)})], [update(id, {("n",): Inc(1)}), update(other, {("n",): Inc(1)})]:
-            await database.collection.update_one({"_id": id}, {"$set": {"applied": []}})
-            assert set(await store.save(writes)) == {Outcome.SAVED}
-        assert (await data(store, id))["n"] == 3
+    async def test_a_unique_index_of_the_users_is_no_session_that_is_there(self, store, database):
+        """Only an insert whose `_id` is there was done before."""
+        await database.collection.create_index("data.email", unique=True, sparse=True)
+        one, other = await inserted(store, {"email": "a@b"}), await inserted(store, {"n": 1})
+        writes = [insert({"email": "a@b"}), update(other, {("email",): Set("a@b")}), update(one, {("n",): Inc(1)})]
+        *refused, result = await save(store, writes)
+        assert result is Outcome.SAVED
+        for error in (*refused, *(await save(store, writes[:1])), *(await save(store, writes[1:2]))):
+            assert isinstance(error, SessionNotSaved)
+            assert "11000" in str(error)
+            assert "a@b" not in str(error)
+        assert await data(store, other) == {"n": 1}
+        assert await data(store, writes[0].id) is None
 
-    async def test_they_do_not_hold_up_others(self, store, database):
-        ids = [await inserted(store) for _ in range(20)]
-        writes = [update(id, {("n",): Inc(1)}) for id in ids]
-        assert set(await store.save(writes)) == {Outcome.SAVED}
-        database.commands.take()
-        again = [replace(write, is_repeated=True) for write in writes[:2]]
-        assert set(await store.save([*again, *(update(id, {("n",): Inc(1)}) for id in ids[2:])])) == {Outcome.SAVED}
-        assert database.commands.take()[0] == "update"
-        assert [(await data(store, id))["n"] for id in ids] == [2, 2] + [3] * 18
 
-    async def test_a_session_of_which_one_was_repeated_is_saved_in_one_command_again(self, store, database):
-        id, other = await inserted(store), await inserted(store)
-        await store.save([replace(update(id, {("n",): Inc(1)}), is_repeated=True)])
-        for there in store, database.new_store():  # that another process did it shows with the first increment
-            assert (
-                await there.save([update(id, {("n",): Inc(1)}), update(other, {("n",): Inc(1)})]) == [Outcome.SAVED] * 2
-            )
-            database.commands.take()
-            assert (
-                await there.save([update(id, {("n",): Inc(1)}), update(other, {("n",): Inc(1)})]) == [Outcome.SAVED] * 2
-            )
-            assert database.commands.take() == ["update"]
-        assert [(await data(store, each))["n"] for each in (id, other)] == [6, 5]
+class TestOneBadDocument:
+    """Is one session's error, however it is bad."""
+
+    @pytest.fixture(params=[*BAD])
+    async def bad(self, request, database):
+        """The id of a session of Alice's that cannot be read."""
+        id = new_id()
+        document = {"_id": id, "owner": "alice", "data": {"n": 1}, "created": NOW, "updated": NOW, "expires": LATER}
+        change = BAD[request.param]
+        encoded = encode(change(document) if callable(change) else {**document, **change})
+        raw = RawBSONDocument(encoded.replace(b"invalid", b"\xff\xfe\xfd\xfc\xfb\xfa\xf9"))
+        await database.collection.insert_one(raw)
+        return id
+
+    async def test_when_it_is_loaded(self, store, bad):
+        id = await inserted(store)
+        found = await stored(store, [id, bad])
+        assert found[id].data == DATA
+        assert isinstance(found[bad], SessionRecordError)
+        assert found[bad].id == bad
+        assert isinstance((await stored(store, [bad]))[bad], SessionRecordError)
+
+    async def test_when_sessions_are_listed_and_ended(self, store, database, bad, caplog):
+        id = await inserted(store, owner="alice")
+        manager = SessionManager(store)
+        for owner in (None, "alice"):
+            assert [record.id async for record in manager.records(owner)] == [id]
+            assert f"what is stored as session {bad} cannot be read" in caplog.text
+        assert await manager.destroy_all("alice") == 2
+        assert {document["_id"]: document["data"] for document in await found(database)} == {id: None, bad: None}
+
+    async def test_when_it_is_ended(self, store, database, bad):
+        await SessionManager(store).destroy(bad)
+        assert [document["data"] for document in await found(database)] == [None]
+
+    async def test_when_others_are_saved(self, store, bad):
+        id = await inserted(store)
+        results = await save(store, [update(id, {("n",): Inc(1)}), update(bad, {("gone", "n"): Inc(1)})])
+        assert results[0] is Outcome.SAVED
+        assert isinstance(results[1], SessionNotSaved | Conflict)
+
+
+async def test_a_date_beyond_pythons_is_a_value_like_others(store, database):
+    id = await inserted(store)
+    await database.collection.update_one({"_id": id}, {"$set": {"data.d.late": DatetimeMS(8_640_000_000_000_000)}})
+    found = await data(store, id)
+    assert found["d"]["late"] == DatetimeMS(8_640_000_000_000_000)
+    other = await inserted(store, found)
+    assert await data(store, other) == found
+
+
+def test_a_write_concern_that_confirms_nothing_is_refused():
+    client = AsyncMongoClient("mongodb://127.0.0.1:1/?w=0", connect=False)
+    with pytest.raises(ValueError, match="the write concern of this collection is w=0"):
+        MongoStore(client.mysite.sessions)
 
 
 async def test_overlapping_changes_of_shape_are_told_apart_in_a_batch(store):
     plain, changed, gone = [await inserted(store) for _ in range(3)]
-    await store.save([update(changed, {("d",): Set("text")})])
-    await store.delete([gone])
+    await save(store, [update(changed, {("d",): Set("text")})])
+    await end(store, [gone])
     ops = {("d", "n"): Inc(1)}
-    results = await store.save([update(id, ops) for id in (plain, changed, gone)])
+    results = await save(store, [update(id, ops) for id in (plain, changed, gone)])
     assert results == [Outcome.SAVED, Conflict(frozenset({"d"})), Outcome.GONE]
 
 

@@ -128,7 +128,7 @@ class Overlap(RuleBasedStateMachine):
         live.open_empty()
         live.replace(START)
         await live.save()
-        return live.manager.cookie.secret_in(live.cookie_header(https=False)), live.id
+        return live.settings.cookie.secret_in(live.cookie_header(https=False)), live.id
 
     @precondition(lambda self: self.stored is not None)
     @rule(number=SESSIONS)

@@ -27,24 +27,21 @@ class Gate(SessionStore):
         self.saving = asyncio.Event()
         self.error = None
 
-    async def load(self, ids):
-        return await self.memory.load(ids)
+    async def load(self, ids, *, timeout):
+        return await self.memory.load(ids, timeout=timeout)
 
-    async def save(self, writes):
+    async def save(self, writes, *, timeout):
         self.saving.set()
         await self.open.wait()
         if self.error:
             raise self.error
-        return await self.memory.save(writes)
+        return await self.memory.save(writes, timeout=timeout)
 
-    async def pop(self, id):
-        return await self.memory.pop(id)
+    async def pop(self, end, *, timeout):
+        return await self.memory.pop(end, timeout=timeout)
 
-    async def delete(self, ids):
-        await self.memory.delete(ids)
-
-    def records(self, owner=None):
-        return self.memory.records(owner)
+    def records(self, owner=None, *, timeout):
+        return self.memory.records(owner, timeout=timeout)
 
 
 class Responses(RequestHandler):
@@ -383,7 +380,7 @@ class TestAsInTornado:
 
     async def test_a_verb_that_is_not_implemented_loads_nothing(self, gate):
         class Loads(Gate):
-            async def load(self, ids):
+            async def load(self, ids, *, timeout):
                 raise AssertionError
 
         async with serve([(r"/(\w+)", WithSession)], sessions=SessionManager(Loads())) as site:
@@ -473,7 +470,7 @@ class TestHolding:
         class Broken(Gate):
             calls = 0
 
-            async def save(self, writes):
+            async def save(self, writes, *, timeout):
                 self.calls += 1
                 return []
 
@@ -577,7 +574,7 @@ class TestHolding:
         site.application.add_handlers(".*", [("/during", During)])
         browser = site.browser()
         assert await browser.text("/during") == "done"
-        (record,) = (await gate.load(list(gate.memory._records))).values()
+        (record,) = (await gate.load(list(gate.memory._records), timeout=60)).values()
         assert record.data == {"first": 1, "second": 2}
 
     async def test_a_client_that_leaves_does_not_keep_the_change_from_being_saved(self, site, gate, caplog):

@@ -260,8 +260,8 @@ class TestSecrets:
 
     @pytest.fixture
     async def live(self, database):
-        manager = SessionManager(database.new_store())
-        live = manager.open(None)
+        self.manager = SessionManager(database.new_store())
+        live = self.manager.open(None)
         live.open_empty()
         live.session.password = "correct horse"
         await live.save()
@@ -270,7 +270,7 @@ class TestSecrets:
         return live
 
     async def test_they_are_in_no_repr(self, live):
-        for shown in (live, live.manager, live.manager.store, live.session):
+        for shown in (live, self.manager, self.manager.store, live.session):
             assert self.secret not in repr(shown)
         assert "correct horse" not in repr(live)
 
@@ -286,10 +286,10 @@ class TestSecrets:
         async def fail(*args, **options):
             raise OSError("out of order")
 
-        for name in "load", "save", "pop", "delete":
-            monkeypatch.setattr(live.manager.store, name, fail)
+        for name in "load", "save", "pop":
+            monkeypatch.setattr(self.manager.store, name, fail)
         live.session.password = "battery staple"
-        again = live.manager.open(self.secret)
+        again = self.manager.open(self.secret)
         for attempt in live.save, live.rotate, live.destroy, again.load:
             with pytest.raises(SessionStoreError) as failure:
                 await attempt()

@@ -10,7 +10,7 @@ import pytest
 from tornado.escape import json_encode
 
 from tornado_sesame import Session, SessionDataError, SessionDict, SessionList, SessionNotLoaded
-from tornado_sesame.values import Node
+from tornado_sesame.values import SessionContainer
 
 from .local import Local
 
@@ -21,7 +21,7 @@ def opened(data, changed=None):
 
 def plain(value):
     """Returns *value* without nodes, views and iterators, with its type where that can be told apart."""
-    if isinstance(value, Node):
+    if isinstance(value, SessionContainer):
         return value.copy()
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
@@ -222,14 +222,14 @@ def test_copies_are_plain_and_independent(code):
         result = run(code, node=node)
         assert type(result) is (list if isinstance(node, SessionList) else dict)
         assert repr(result) == before
-        assert not any(isinstance(inner, Node) for inner in inside(result))
+        assert not any(isinstance(inner, SessionContainer) for inner in inside(result))
         for inner in inside(result):
             inner.clear()
         assert repr(node) == before
 
 
 def inside(value):
-    if not isinstance(value, dict | list | Node):
+    if not isinstance(value, dict | list | SessionContainer):
         return []
     below = value.values() if isinstance(value, dict) else value
     return [inner for item in below for inner in inside(item)] + [value]

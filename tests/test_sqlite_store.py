@@ -21,12 +21,35 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from tornado.web import RequestHandler
 
-from tornado_sesame import Outcome, SessionManager, SessionMixin, SessionStoreError, SQLiteStore
+from tornado_sesame import (
+    Outcome,
+    SessionEnd,
+    SessionManager,
+    SessionMixin,
+    SessionNotSaved,
+    SessionStoreError,
+    SQLiteStore,
+)
 from tornado_sesame.changes import Inc, Push, Set
 from tornado_sesame.cookie import id_of_secret
-from tornado_sesame.testing.contract import DATA, NOW, data, insert, inserted, load, new_id, update
+from tornado_sesame.testing.contract import (
+    DATA,
+    NOW,
+    data,
+    end,
+    ending,
+    insert,
+    inserted,
+    load,
+    new_id,
+    pop,
+    records,
+    save,
+    stored,
+    update,
+)
 
-from .support import Browser, serve
+from .support import Browser, record_of, serve
 
 KILLS = 20
 VISITORS = 16
@@ -141,17 +164,29 @@ class TestTheFile:
         good, bad = await inserted(store), await inserted(store)
         with opened(path) as connection:
             connection.execute("UPDATE sessions SET document = x'00' WHERE id = ?", (bad,))
-        records = await store.load([good, bad])
-        assert records[good].data == DATA
-        assert f"the document of session {bad} is damaged" in str(records[bad])
-        saved, failed = await store.save([update(id, {("n",): Inc(1)}) for id in (good, bad)])
+        found = await stored(store, [good, bad])
+        assert found[good].data == DATA
+        assert f"session {bad} cannot be read: its row is damaged" in str(found[bad])
+        saved, failed = await save(store, [update(id, {("n",): Inc(1)}) for id in (good, bad)])
         assert saved is Outcome.SAVED
-        assert isinstance(failed, SessionStoreError)
+        assert isinstance(failed, SessionNotSaved)
         with pytest.raises(SessionStoreError, match="is damaged"):
-            await store.pop(bad)
-        with pytest.raises(SessionStoreError, match="is damaged"):
-            [record async for record in store.records()]
-        assert number_of_sessions(path) == 2
+            await pop(store, bad)
+
+    @pytest.mark.parametrize(
+        "damage",
+        ["document = x'00'", "document = x'0500000000'", "document = 'text'", "expires = 'x'", "created = 1e300"],
+    )
+    async def test_one_is_skipped_in_listings_and_ended_with_all_others(self, store, path, damage, caplog):
+        good, bad = await inserted(store, owner="alice"), await inserted(store, owner="alice")
+        with opened(path) as connection:
+            connection.execute(f"UPDATE sessions SET {damage} WHERE id = ?", (bad,))
+        manager = SessionManager(store)
+        for owner in (None, "alice"):
+            assert [record.id async for record in manager.records(owner)] == [good]
+            assert f"skipped: what is stored as session {bad} cannot be read" in caplog.text
+        assert await manager.destroy_all("alice") == 2
+        assert {type(one) for one in (await stored(store, [good, bad])).values()} == {SessionEnd}
 
     @pytest.mark.parametrize("change", ["removed", "moved", "replaced"])
     async def test_nothing_is_saved_in_a_file_that_is_not_there_any_more(self, store, path, change):
@@ -165,7 +200,7 @@ class TestTheFile:
             path.rename(other)
         else:
             path.unlink()
-        for call in (store.save([insert(DATA)]), store.load([id]), store.pop(id), store.delete([id])):
+        for call in (save(store, [insert(DATA)]), stored(store, [id]), pop(store, id), end(store, [id])):
             with pytest.raises(SessionStoreError, match=re.escape(f"{path} has been moved, removed or replaced")):
                 await call
         assert path.exists() is (change == "replaced")
@@ -175,7 +210,7 @@ class TestTheFile:
 
     async def test_one_that_is_removed_before_its_first_use_is_not_made_again(self, store, path):
         path.unlink()
-        for call in (store.save([insert(DATA)]), store.load([new_id()])):
+        for call in (save(store, [insert(DATA)]), stored(store, [new_id()])):
             with pytest.raises(SessionStoreError, match=re.escape(str(path))):
                 await call
         assert not path.exists()
@@ -255,7 +290,7 @@ class TestWaiting:
     async def test_the_loop_goes_on_while_a_save_waits(self, store, path):
         id = await inserted(store)
         with locked(path):
-            saving = asyncio.ensure_future(store.save([update(id, {("n",): Inc(1)})]))
+            saving = asyncio.ensure_future(save(store, [update(id, {("n",): Inc(1)})]))
             await asyncio.sleep(0.1)
             assert not saving.done()
         assert await saving == [Outcome.SAVED]
@@ -263,10 +298,10 @@ class TestWaiting:
     async def test_loads_wait_for_nobody(self, store, path):
         id = await inserted(store)
         with locked(path):
-            saving = asyncio.ensure_future(store.save([update(id, {("n",): Inc(1)})]))
+            saving = asyncio.ensure_future(save(store, [update(id, {("n",): Inc(1)})]))
             await asyncio.sleep(0.01)
             assert await data(store, id) == DATA
-            assert [record.data async for record in store.records()] == [DATA]
+            assert [record.data async for record in records(store)] == [DATA]
             assert not saving.done()
         await saving
 
@@ -285,8 +320,8 @@ class TestWaiting:
             assert f"could not save session {id_of_secret(browser.secret)}: {path}: database is locked" in caplog.text
             assert (await browser.post()).body == b"2 times!"
 
-    async def test_a_save_that_failed_is_done_once_when_it_is_repeated(self, path):
-        sessions = SessionManager(SQLiteStore(path), timeout=0.2)
+    async def test_a_save_that_had_to_wait_too_long_goes_out_with_the_next(self, path):
+        sessions = SessionManager(SQLiteStore(path), timeout=0.5)
         live = sessions.open(None)
         live.open_empty()
         live.session.update(n=0, cart=[])
@@ -295,74 +330,80 @@ class TestWaiting:
         live.session.cart.append("x")
         with locked(path):
             for _ in range(2):
-                with pytest.raises(SessionStoreError, match=re.escape(f"{path}: database is locked")):
+                with pytest.raises(SessionNotSaved, match=re.escape(f"{path}: database is locked")):
                     await live.save()
         await live.save()
-        assert (await sessions.load(live.id)).data == {"n": 1, "cart": ["x"]}
+        assert (await record_of(sessions, live.id)).data == {"n": 1, "cart": ["x"]}
         await sessions.close()
 
     async def test_a_save_that_was_given_up_is_not_done_later(self, store, path):
         id = await inserted(store)
-        store.timeout = 0.2
         with locked(path):
-            saves = [store.save([update(id, {("n",): Inc(100)})]) for _ in range(3)]
-            saves += [store.pop(id), store.delete([id])]
+            saves = [store.save([update(id, {("n",): Inc(100)})], timeout=0.2) for _ in range(3)]
+            saves += [store.pop(ending(id), timeout=0.2), store.save([ending(id)], timeout=0.2)]
             results = await asyncio.gather(*saves, return_exceptions=True)
-        assert [type(result) for result in results] == [SessionStoreError] * 5
+        assert [type(result) for result in results] == [SessionNotSaved] * 5
         assert all(str(path) in str(result) for result in results)
-        store.timeout = 10
-        assert await store.save([update(id, {("n",): Inc(1)})]) == [Outcome.SAVED]
+        assert await save(store, [update(id, {("n",): Inc(1)})]) == [Outcome.SAVED]
         assert (await data(store, id))["n"] == 2
 
     async def test_a_save_that_takes_too_long_itself_is_not_done_at_all(self, store, path):
         await inserted(store)
-        store.timeout = 0.01
-        with pytest.raises(SessionStoreError, match=re.escape(f"{path}: the file was locked or the disk busy")):
-            await store.save([insert({"s": "x" * 100_000}) for _ in range(500)])
+        with pytest.raises(SessionNotSaved, match=re.escape(f"{path}: the file was locked or the disk busy")):
+            await store.save([insert({"s": "x" * 100_000}) for _ in range(500)], timeout=0.01)
         assert number_of_sessions(path) == 1
+
+    async def test_of_a_commit_that_fails_nobody_knows_what_it_did(self, store, monkeypatch):
+        id = await inserted(store)
+
+        def fails(connection):
+            execute = connection.execute
+
+            def failing(statement, *values):
+                if statement == "COMMIT":
+                    raise sqlite3.OperationalError("disk I/O error")
+                return execute(statement, *values)
+
+            connection.execute = failing
+
+        await store._writer.run(10, fails)
+        with pytest.raises(SessionStoreError, match="disk I/O error") as caught:
+            await save(store, [update(id, {("n",): Inc(1)})])
+        assert not isinstance(caught.value, SessionNotSaved)
 
 
 class TestSaves:
     async def test_a_batch_is_one_transaction(self, store, path):
         inserts = [insert(DATA) for _ in range(200)]
         ids = [write.id for write in inserts]
-        await store.save(inserts)
+        await save(store, inserts)
         assert transactions(path) == 1
-        await store.save([update(id, {("n",): Inc(1)}) for id in ids])
+        await save(store, [update(id, {("n",): Inc(1)}) for id in ids])
         assert transactions(path) == 2
-        await store.delete(ids)
+        await end(store, ids)
         assert transactions(path) == 3
 
     async def test_a_session_that_grows_too_large_keeps_what_it_had_and_fails_alone(self, store):
         id, other = await inserted(store, {"l": []}), await inserted(store)
         for _ in range(2):
-            _, result = await store.save(
-                [update(other, {("n",): Inc(1)}), update(id, {("l",): Push(["x" * 9_000_000])})]
+            _, result = await save(
+                store, [update(other, {("n",): Inc(1)}), update(id, {("l",): Push(["x" * 9_000_000])})]
             )
         assert isinstance(result, SessionStoreError)
         assert len((await data(store, id))["l"]) == 1
         assert (await data(store, other))["n"] == 3
 
-    async def test_the_last_twenty_increments_are_recognized_in_any_order(self, store):
-        id = await inserted(store)
-        writes = [update(id, {("n",): Inc(1)}) for _ in range(20)]
-        for write in writes:
-            await store.save([write, update(id, {("s",): Set("x")})])
-        random.shuffle(writes)
-        assert await store.save(writes) == [Outcome.SAVED] * 20
-        assert (await data(store, id))["n"] == 21
-
     async def test_what_has_expired_is_removed_in_small_steps(self, store, path):
         soon, later = NOW + timedelta(seconds=1), NOW + timedelta(seconds=2)
         alive = [insert({"alive": True}, expires=later + timedelta(milliseconds=1)) for _ in range(5)]
-        await store.save([*alive, *(insert({}, expires=soon) for _ in range(100))])
+        await save(store, [*alive, *(insert({}, expires=soon) for _ in range(100))])
         assert number_of_sessions(path) == 105
         left = [105]
         while left[-1] > 5:
-            assert await store.save([update(alive[0].id, {("n",): Set(len(left))}, at=later)]) == [Outcome.SAVED]
+            assert await save(store, [update(alive[0].id, {("n",): Set(len(left))}, at=later)]) == [Outcome.SAVED]
             left.append(number_of_sessions(path))
             assert 0 < left[-2] - left[-1] < 50
-        assert (await store.load([write.id for write in alive])).keys() == {write.id for write in alive}
+        assert (await stored(store, [write.id for write in alive])).keys() == {write.id for write in alive}
 
 
 class TestRecords:
@@ -371,12 +412,12 @@ class TestRecords:
         kept = [insert({}, owner="alice") for _ in range(1000)]
         going = [insert({}, owner="alice") for _ in range(1000)]
         mixed = random.sample(kept + going, 2000)
-        await store.save(mixed)
-        await store.save([insert({}, owner="bob") for _ in range(300)])
+        await save(store, mixed)
+        await save(store, [insert({}, owner="bob") for _ in range(300)])
         listed = []
-        async for record in store.records(owner):
-            if len(listed) % 100 == 0:
-                await store.delete([write.id for write in going[-100:]])
+        async for record in records(store, owner):
+            if len(listed) % 100 == 0 and going:
+                await end(store, [write.id for write in going[-100:]])
                 del going[-100:]
                 await inserted(store, owner="alice")
             listed.append(record.id)
@@ -388,7 +429,7 @@ class TestRecords:
             await inserted(store, {"s": "x" * 1_000_000})
         tracemalloc.start()
         try:
-            assert len([len(record.data["s"]) async for record in store.records()]) == 30
+            assert len([len(record.data["s"]) async for record in records(store)]) == 30
             assert tracemalloc.get_traced_memory()[1] < 10_000_000
         finally:
             tracemalloc.stop()
@@ -400,15 +441,15 @@ class TestAFullDisk:
         store = SQLiteStore(path)
         id, writes = await inserted(store), [insert({"s": "x" * 10_000}) for _ in range(20)]
         with disk.full():
-            for call in (store.save(writes), store.save([update(id, {("n",): Inc(1)}), *writes])):
+            for call in (save(store, writes), save(store, [update(id, {("n",): Inc(1)}), *writes])):
                 with pytest.raises(SessionStoreError, match=rf"{re.escape(str(path))}: {disk.problem}"):
                     await call
             assert await data(store, id) == DATA
-        assert await store.save([update(id, {("n",): Inc(1)}), *writes]) == [Outcome.SAVED] * 21
+        assert await save(store, [update(id, {("n",): Inc(1)}), *writes]) == [Outcome.SAVED] * 21
         await store.close()
         store = SQLiteStore(path)
         assert (await data(store, id))["n"] == 2
-        assert (await store.load([write.id for write in writes])).keys() == {write.id for write in writes}
+        assert (await stored(store, [write.id for write in writes])).keys() == {write.id for write in writes}
         await store.close()
         assert integrity(path) == "ok"
 
@@ -476,7 +517,7 @@ class TestProcesses:
         assert found["log"] == [{"item": item} for item in found["cart"]]
         assert appended(acknowledged) <= set(found["cart"]) <= appended(sent)
         ids = {id_of_secret(secret) for secret in secrets}
-        assert (await store.load(list(ids))).keys() == ids
+        assert (await stored(store, list(ids))).keys() == ids
         await store.close()
 
 

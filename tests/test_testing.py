@@ -74,8 +74,8 @@ from tornado_sesame import MemoryStore
 from tornado_sesame.testing import StoreContract
 
 class Forgetful(MemoryStore):
-    async def save(self, writes):
-        return await super().save(writes[:1])
+    async def save(self, writes, *, timeout):
+        return await super().save(writes[:1], timeout=timeout)
 
 class TestForgetful(StoreContract):
     @pytest.fixture

@@ -1,19 +1,31 @@
 """Sessions for Tornado that are crazy simple: a handler updates ``self.session``, and it is saved."""
 
-from .changes import Changes, Inc, Push, Set, Unset
+from .calls import SessionStats
+from .changes import Changes, Create, Inc, Push, Set, Unset
 from .cookie import SessionCookie
-from .document import Session, SessionDict, SessionList
-from .errors import SessionDataError, SessionError, SessionNotLoaded, SessionStoreError, SessionTooLarge
-from .manager import SessionManager, SessionStats
+from .errors import (
+    SessionDataError,
+    SessionError,
+    SessionNotLoaded,
+    SessionNotSaved,
+    SessionRecordError,
+    SessionStoreError,
+    SessionTooLarge,
+)
+from .manager import SessionManager
 from .mixin import SessionMixin
+from .session import Session, SessionDict, SessionList
 from .stores import (
     Conflict,
     MemoryStore,
     MongoStore,
     Outcome,
     SaveResult,
+    SessionEnd,
+    SessionInsert,
     SessionRecord,
     SessionStore,
+    SessionUpdate,
     SessionWrite,
     SQLiteStore,
     copy_sessions,
@@ -24,6 +36,7 @@ __all__ = [
     "CODEC_OPTIONS",
     "Changes",
     "Conflict",
+    "Create",
     "Inc",
     "MemoryStore",
     "MongoStore",
@@ -35,16 +48,21 @@ __all__ = [
     "SessionCookie",
     "SessionDataError",
     "SessionDict",
+    "SessionEnd",
     "SessionError",
+    "SessionInsert",
     "SessionList",
     "SessionManager",
     "SessionMixin",
     "SessionNotLoaded",
+    "SessionNotSaved",
     "SessionRecord",
+    "SessionRecordError",
     "SessionStats",
     "SessionStore",
     "SessionStoreError",
     "SessionTooLarge",
+    "SessionUpdate",
     "SessionWrite",
     "Set",
     "Unset",

@@ -6,14 +6,14 @@ itself to a dict. Both have the same meaning, which is MongoDB's.
 """
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from .counters import same_float
-from .values import INT64_MAX, INT64_MIN, MISSING, Node, Path, identical
+from .values import INT64_MAX, INT64_MIN, MISSING, Path, SessionContainer, identical
 
-__all__ = ["ChangeSet", "Changes", "Inc", "Op", "Push", "Set", "Unset"]
+__all__ = ["ChangeSet", "Changes", "Create", "Inc", "Op", "Push", "Set", "Unset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Unset:
-    """Removes the field; one that is not there is no error."""
+    """Removes the field; one that is not there is no error. Nothing is removed from a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +42,31 @@ class Push:
     values: list[Any]
 
 
-Op = Set | Unset | Inc | Push
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Makes sure that there is a dict: an empty one where nothing is. One that is there stays as it is."""
+
+
+Op = Set | Unset | Inc | Push | Create
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """One save's operations, by path; no path is the beginning of another, so their order does not matter.
+    """One save's operations.
 
-    :arg ops: what to do. The empty path stands for the whole content and is always a `Set`.
-    :arg created: paths of dicts that ``setdefault`` put in where nothing was, so they may be absent in the store. All
-        other dicts above a changed field must be there: what lost its surroundings is a conflict, not half an object.
+    :arg ops: what to do with the data, by path; `conflicts` tells on which data that is possible. The empty path stands
+        for the whole content and is always a `Set`, alone. Nothing is said about a path below another one, except below
+        a `Create`, which comes first. All other dicts above a changed field must be there: what lost its surroundings
+        is a conflict, not half an object.
+    :arg owner: ``Set(owner)`` when the session is to belong to somebody else, or (None) to nobody; None leaves that as
+        it is.
     """
 
     ops: Mapping[Path, Op] = field(default_factory=dict)
-    created: frozenset[Path] = frozenset()
+    owner: Set | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.ops)
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether doing them twice is the same as doing them once."""
-        return not any(isinstance(op, Inc | Push) for op in self.ops.values())
+        return bool(self.ops) or self.owner is not None
 
     def required(self) -> set[Path]:
         """Returns the paths of the dicts that must be there."""
@@ -72,7 +75,7 @@ class Changes:
             for path, op in self.ops.items()
             if type(op) is not Unset
             for depth in range(1, len(path))
-            if path[:depth] not in self.created
+            if path[:depth] not in self.ops
         }
 
     def conflicts(self, data: dict[str, Any]) -> set[str]:
@@ -87,8 +90,21 @@ class Changes:
         """Returns these changes with *fields* set whole to the given values (`MISSING`: removed)."""
         ops = {path: op for path, op in self.ops.items() if path[0] not in fields}
         for name, value in fields.items():
-            ops[name,] = Unset() if value is MISSING else Set(value)
-        return Changes(ops, frozenset(path for path in self.created if path[0] not in fields))
+            ops[name,] = _set_or_unset(value)
+        return replace(self, ops=ops)
+
+    def without_removals_from(self, data: dict[str, Any]) -> "Changes":
+        """Returns these changes without each `Unset` that finds no dict in *data* which it could remove from."""
+
+        def finds_one(path: Path) -> bool:
+            holder: Any = data
+            for key in path[:-1]:
+                holder = holder.get(key) if type(holder) is dict else None
+            return type(holder) is dict
+
+        return replace(
+            self, ops={path: op for path, op in self.ops.items() if type(op) is not Unset or finds_one(path)}
+        )
 
     def apply(self, data: dict[str, Any]) -> dict[str, Any]:
         """Returns *data* as these changes leave it; it may be modified on the way, and must have no `conflicts`."""
@@ -97,9 +113,7 @@ class Changes:
                 return dict(op.value)
             holder: Any = data
             for key in path[:-1]:
-                if type(holder) is not dict:
-                    break
-                holder = holder.get(key) if type(op) is Unset else holder.setdefault(key, {})
+                holder = holder.get(key) if type(holder) is dict else None
             if type(holder) is dict:
                 _apply(op, holder, path[-1])
         return data
@@ -109,11 +123,13 @@ class Changes:
             return True
         holder: Any = data
         for depth, key in enumerate(path[:-1], 1):
-            holder = holder.get(key, {} if path[:depth] in self.created else None)
+            holder = holder.get(key, {} if path[:depth] in self.ops else None)
             if type(holder) is not dict:
                 return False
         current = holder.get(path[-1], MISSING)
         match op:
+            case Create():
+                return current is MISSING or type(current) is dict
             case Push():
                 return current is MISSING or type(current) is list
             case Inc(amount):
@@ -121,8 +137,10 @@ class Changes:
         return True
 
 
-class Document(Protocol):
+class Snapshots(Protocol):
     """The live content of a session, as `ChangeSet.take` needs it."""
+
+    owner: str | None
 
     def snapshot(self, path: Path, last: int | None = None) -> Any:
         """Returns a plain copy of what is at *path* (of a list only its *last* items), `MISSING` when nothing is."""
@@ -132,84 +150,83 @@ class Document(Protocol):
 
 
 class ChangeSet:
-    """Listens to the mutations of one session."""
+    """Listens to the mutations of one session, and keeps what a save has taken until it is known how that ended.
 
-    __slots__ = ("_pending",)
+    What is pending is a tree like the data, with a `_Pending` for each key on the way to a change; so no mutation looks
+    at the others'.
+    """
+
+    __slots__ = ("_former_owner", "_root", "_taken")
 
     def __init__(self) -> None:
-        self._pending: dict[Path, _Pending] = {}
+        self._root = _Pending()
+        self._former_owner: Any = _UNKNOWN  # whose the session was at the last save, when that has changed
+        self._taken: tuple[_Pending, Any] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._pending)
+        return bool(self._root) or self._former_owner is not _UNKNOWN
 
     @property
     def may_grow(self) -> bool:
         """Whether what is noted can make the session larger."""
-        return any(pending.kind not in (_Kind.INC, _Kind.UNSET) for pending in self._pending.values())
+        return self._root.may_grow()
 
     def assigned(self, path: Path, old: Any, new: Any) -> None:
         """Notes that *new* takes the place of *old* (`MISSING`: of nothing)."""
-        if self._is_covered(path):
+        pending = self._reach(path)
+        if pending is None:
             return
-        original = self._original(path, old)
-        self._forget_below(path, old)
+        original = pending.original_or(old)
+        pending.become(_Kind.SET, original)
         if _same_scalar(original, new):
-            self._pending.pop(path, None)
-        else:
-            self._pending[path] = _Pending(_Kind.SET, original)
+            self._drop(path)
 
     def deleted(self, path: Path, old: Any) -> None:
         """Notes that *old* is removed."""
-        if self._is_covered(path):
+        pending = self._reach(path)
+        if pending is None:
             return
-        original = self._original(path, old)
-        self._forget_below(path, old)
-        if original is MISSING:
-            del self._pending[path]
-        else:
-            self._pending[path] = _Pending(_Kind.UNSET, original)
+        pending.become(_Kind.UNSET, pending.original_or(old))
+        if pending.original is MISSING:
+            self._drop(path)
 
     def incremented(self, path: Path, old: Any, new: int | float, read: int | float | None, added: int | float) -> None:
         """Notes that *new*, which is *read*, an earlier value of the field, plus *added*, takes the place of *old*."""
-        pending = self._pending.get(path)
-        is_other = (read is None) is not (old is MISSING) or not (old is MISSING or _is_number(old))
-        if is_other or (pending and pending.kind is not _Kind.INC):
-            return self.assigned(path, old, new)
-        if self._is_covered(path):
+        pending = self._reach(path)
+        if pending is None:
             return None
-        original = pending.original if pending else old
+        is_other = (read is None) is not (old is MISSING) or not (old is MISSING or _is_number(old))
+        if is_other or pending.kind not in (None, _Kind.INC):
+            return self.assigned(path, old, new)
+        original = old if pending.kind is None else pending.original
         zero = type(new)(0)  # what an absent field counts as, so that it becomes an int or a float like here
         base = zero if original is MISSING else original
         amount = new - base
         if isinstance(amount, float) and (old is MISSING or identical(read, old)):
             # What was added says 0.1 where the difference of the sums says 0.0999...
-            exact = (pending.amount if pending else zero if old is MISSING else 0) + added
+            exact = (pending.amount if pending.kind else zero if old is MISSING else 0) + added
             amount = exact if same_float(base + exact, new) or not same_float(base + amount, new) else amount
         if original is not MISSING and ((amount == 0 and isinstance(amount, int)) or identical(original, new)):
-            self._pending.pop(path, None)
-        elif isinstance(amount, int) and not INT64_MIN <= amount <= INT64_MAX:
-            self._pending[path] = _Pending(_Kind.SET, original)
+            self._drop(path)
         else:
-            self._pending[path] = _Pending(_Kind.INC, original, amount)
+            pending.become_increment(original, amount)
         return None
 
     def appended(self, path: Path, count: int) -> None:
         """Notes that the list at *path* gets *count* more items at its end."""
-        if self._is_covered(path):
-            return
-        pending = self._pending.get(path)
+        pending = self._reach(path)
         if pending is None:
-            self._pending[path] = _Pending(_Kind.PUSH, _UNKNOWN, count)
+            return
+        if pending.kind is None:
+            pending.become(_Kind.PUSH, _UNKNOWN, count)
         elif pending.kind is _Kind.PUSH:
             pending.amount += count
 
     def rewritten(self, path: Path) -> None:
         """Notes that the list or dict at *path* changes in a way that only sending it whole can tell."""
-        if self._is_covered(path):
-            return
-        original = self._original(path, _UNKNOWN)
-        self._forget_below(path, _UNKNOWN)
-        self._pending[path] = _Pending(_Kind.SET, original)
+        pending = self._reach(path)
+        if pending is not None:
+            pending.become(_Kind.SET, pending.original_or(_UNKNOWN))
 
     def created(self, path: Path, default: Any) -> None:
         """Notes that ``setdefault`` puts *default* where nothing was.
@@ -217,64 +234,94 @@ class ChangeSet:
         For 0, [] and {} there are operations that leave alone what an overlapping request put there first.
         """
         kind = _NEUTRAL.get(type(default)) if not default else None
-        if kind is None or path in self._pending:
+        pending = self._reach(path)
+        if pending is None:
+            return None
+        if kind is None or pending.kind is not None:
             return self.assigned(path, MISSING, default)
-        if not self._is_covered(path):
-            self._pending[path] = _Pending(kind, MISSING, default if kind is _Kind.INC else 0)
+        pending.become(kind, MISSING, default if kind is _Kind.INC else 0)
         return None
 
-    def forget(self, name: str) -> None:
-        """Drops what is noted of the top-level field *name*, because it is being saved whole."""
-        for path in [path for path in self._pending if path and path[0] == name]:
-            del self._pending[path]
+    def owner_assigned(self, old: str | None, new: str | None) -> None:
+        """Notes that the session belongs to *new* now, and no longer to *old*."""
+        if self._former_owner is _UNKNOWN:
+            self._former_owner = old
+        if self._former_owner == new:
+            self._former_owner = _UNKNOWN
 
     def clear(self) -> None:
-        """Drops everything that is noted."""
-        self._pending.clear()
+        """Drops everything that is noted, and what has been taken."""
+        self._root, self._former_owner, self._taken = _Pending(), _UNKNOWN, None
 
-    def take(self, document: Document) -> Changes:
-        """Returns what has been noted and starts anew."""
+    # The way of a save: take, and then either of the others
+
+    def take(self, content: Snapshots) -> Changes:
+        """Returns what has been noted and starts anew. Tell `confirm` or `restore` how it ended."""
         ops: dict[Path, Op] = {}
-        created = set()
-        for path, pending in self._pending.items():
-            if pending.kind is not _Kind.CREATE:
-                ops[path] = pending.op(path, document)
-            elif self._has_below(path):
-                created.add(path)
-            else:
-                ops[path] = Set({})
-        self.clear()
-        return Changes(ops, frozenset(created))
+        self._root.collect((), content, ops)
+        owner = None if self._former_owner is _UNKNOWN else Set(content.owner)
+        self.set_aside()
+        return Changes(ops, owner)
 
-    def _is_covered(self, path: Path) -> bool:
-        """Tells whether a container above *path*, or a list at it, is to be sent whole anyway."""
-        pending = self._pending
-        if not pending:
-            return False
-        for depth in range(len(path)):
-            above = pending.get(path[:depth])
-            if above is not None and above.kind is _Kind.SET:
-                return True
-        return False
+    def set_aside(self) -> None:
+        """Starts anew, as the whole session is saved. Tell `confirm` or `restore` how it ended."""
+        self._taken = self._root, self._former_owner
+        self._root, self._former_owner = _Pending(), _UNKNOWN
 
-    def _original(self, path: Path, old: Any) -> Any:
-        pending = self._pending.get(path)
-        if pending is not None:
-            return pending.original
-        return _UNKNOWN if isinstance(old, Node | dict | list) else old
+    def widen(self, fields: Iterable[str]) -> None:
+        """Notes that the save under way has come to set these top-level *fields* whole, as they are now."""
+        assert self._taken is not None  # noqa: S101
+        taken = self._taken[0]
+        for name in fields:
+            assert taken.below is not None  # noqa: S101 - the conflict came from there
+            taken.below[name] = whole = _Pending()
+            whole.become(_Kind.SET, _UNKNOWN)
+            if self._root.below:
+                self._root.below.pop(name, None)
 
-    def _forget_below(self, path: Path, old: Any) -> None:
-        # Only a container that was given out as a node can have been changed inside.
-        if old is _UNKNOWN or isinstance(old, Node):
-            for below in self._below(path):
-                del self._pending[below]
+    def confirm(self) -> None:
+        """What was taken is done."""
+        self._taken = None
 
-    def _has_below(self, path: Path) -> bool:
-        return bool(self._below(path))
+    def restore(self) -> None:
+        """What was taken was not done, for certain: it is pending again, together with what was noted since."""
+        if self._taken is None:
+            return
+        later, (self._root, former_owner) = self._root, self._taken
+        self._root.add(later)
+        self._former_owner = former_owner if former_owner is not _UNKNOWN else self._former_owner
+        self._taken = None
 
-    def _below(self, path: Path) -> list[Path]:
-        depth = len(path)
-        return [other for other in self._pending if len(other) > depth and other[:depth] == path]
+    def _reach(self, path: Path) -> "_Pending | None":
+        """Returns what is pending at *path*; None when a container above it is to be sent whole anyway.
+
+        The caller makes it a change, or drops it.
+        """
+        pending = self._root
+        for key in path:
+            if pending.kind is _Kind.SET:
+                return None
+            below = pending.below
+            if below is None:
+                below = pending.below = {}
+            next_one = below.get(key)
+            if next_one is None:
+                next_one = below[key] = _Pending()
+            pending = next_one
+        return pending
+
+    def _drop(self, path: Path) -> None:
+        """Makes what is pending at *path* no change, and removes what was on the way only to it."""
+        pending = self._root
+        trail: list[dict[str, _Pending]] = []
+        for key in path:
+            trail.append(pending.below or {})
+            pending = trail[-1][key]
+        pending.kind = None
+        for key, below in zip(reversed(path), reversed(trail), strict=True):
+            if below[key]:
+                return
+            del below[key]
 
 
 class _Kind(enum.Enum):
@@ -286,41 +333,116 @@ class _Kind(enum.Enum):
 
 
 class _Pending:
-    """An operation in the making; what it sends is read from the session when it is taken.
+    """An operation in the making, or a key on the way to one.
 
+    What it sends is read from the session when it is taken. ``kind`` is None when there is no operation at this path.
     ``original`` is what the field was at the last save, so that a change that is taken back sends nothing; containers
-    are not remembered. ``amount`` is what an INC adds and how many items a PUSH appends.
+    are not remembered. ``amount`` is what an INC adds and how many items a PUSH appends. ``below`` has the operations
+    below, by key; only a CREATE has some, and a path without an operation.
     """
 
-    __slots__ = ("amount", "kind", "original")
+    __slots__ = ("amount", "below", "kind", "original")
 
-    def __init__(self, kind: _Kind, original: Any, amount: Any = 0) -> None:
+    def __init__(self) -> None:
+        self.kind: _Kind | None = None
+        self.original: Any = None
+        self.amount: Any = 0
+        self.below: dict[str, _Pending] | None = None
+
+    def __bool__(self) -> bool:
+        return self.kind is not None or bool(self.below)
+
+    def become(self, kind: _Kind, original: Any, amount: Any = 0) -> None:
         self.kind = kind
         self.original = original
         self.amount = amount
+        self.below = None
 
-    def op(self, path: Path, document: Document) -> Op:
+    def become_increment(self, original: Any, amount: int | float) -> None:
+        fits = isinstance(amount, float) or INT64_MIN <= amount <= INT64_MAX
+        self.become(_Kind.INC if fits else _Kind.SET, original, amount if fits else 0)
+
+    def original_or(self, old: Any) -> Any:
+        """Returns what was here at the last save; *old* is what is here now."""
+        if self.kind is not None:
+            return self.original
+        return _UNKNOWN if isinstance(old, SessionContainer | dict | list) else old
+
+    def may_grow(self) -> bool:
+        if self.kind is _Kind.INC:
+            return self.original is MISSING
+        if self.kind in (None, _Kind.CREATE):
+            return self.kind is not None or any(pending.may_grow() for pending in (self.below or {}).values())
+        return self.kind is not _Kind.UNSET
+
+    def collect(self, path: Path, content: Snapshots, ops: dict[Path, Op]) -> None:
+        if self.kind is not None:
+            ops[path] = self._op(path, content)
+        if self.below:
+            for key, pending in self.below.items():
+                pending.collect((*path, key), content, ops)
+
+    def add(self, later: "_Pending") -> None:
+        """Makes this the change that it is together with *later*, which came after it."""
+        match self.kind, later.kind:
+            case (_Kind.SET, _) if later.kind is not _Kind.UNSET:
+                pass  # the value is read when it is taken
+            case (None | _Kind.CREATE, None):
+                self._add_below(later)
+            case (None, _Kind.CREATE) if not self.below:
+                self.become(_Kind.CREATE, later.original)
+                self._add_below(later)
+            case (None, kind) if kind is not None and not self.below:
+                self.become(kind, later.original, later.amount)
+            case (_Kind.INC, _Kind.INC):
+                self.become_increment(self.original, self.amount + later.amount)
+            case (_Kind.PUSH, _Kind.PUSH):
+                self.amount += later.amount
+            case (_, _Kind.UNSET) if self.kind is not None and self.original is MISSING:
+                self.become(_Kind.UNSET, MISSING)
+                self.kind = None  # it came and went
+            case (_, _Kind.UNSET):
+                self.become(_Kind.UNSET, self.original_or(_UNKNOWN))
+            case _:
+                self.become(_Kind.SET, self.original_or(_UNKNOWN))
+
+    def _add_below(self, later: "_Pending") -> None:
+        for key, pending in (later.below or {}).items():
+            if self.below is None:
+                self.below = {}
+            mine = self.below.setdefault(key, _Pending())
+            mine.add(pending)
+            if not mine:
+                del self.below[key]
+
+    def _op(self, path: Path, content: Snapshots) -> Op:
         match self.kind:
             case _Kind.UNSET:
                 return Unset()
+            case _Kind.CREATE:
+                return Create()
             case _Kind.PUSH:
-                return Push(document.snapshot(path, last=self.amount))
+                return Push(content.snapshot(path, last=self.amount))
             case _Kind.INC:
-                self._settle_rounding(path, document)
+                self._settle_rounding(path, content)
                 return Inc(self.amount)
-        return Set(document.snapshot(path))
+        return _set_or_unset(content.snapshot(path))
 
-    def _settle_rounding(self, path: Path, document: Document) -> None:
+    def _settle_rounding(self, path: Path, content: Snapshots) -> None:
         # Floats added one by one may round to another last bit than their sum added at once, which is what the store
         # does. Its result is the true one.
         if self.original is not MISSING:
             stored = self.original + self.amount
-            if isinstance(stored, float) and not same_float(stored, document.snapshot(path)):
-                document.correct(path, stored)
+            if isinstance(stored, float) and not same_float(stored, content.snapshot(path)):
+                content.correct(path, stored)
 
 
-_UNKNOWN: Any = object()  # stands for an original that was a container
+_UNKNOWN: Any = object()  # stands for an original that was a container, and for an owner that has not changed
 _NEUTRAL = {int: _Kind.INC, float: _Kind.INC, list: _Kind.PUSH, dict: _Kind.CREATE}
+
+
+def _set_or_unset(value: Any) -> Op:
+    return Unset() if value is MISSING else Set(value)
 
 
 def _same_scalar(original: Any, new: Any) -> bool:
@@ -350,3 +472,5 @@ def _apply(op: Op, holder: dict[str, Any], key: str) -> None:
             holder[key] = holder[key] + amount if key in holder else amount
         case Push(values):
             holder[key] = [*holder.get(key, ()), *values]
+        case Create():
+            holder.setdefault(key, {})

@@ -7,6 +7,7 @@ and be saved as an increment that no overlapping request can undo. Everything el
 is an int, ``0.5 + session.times``, because Python asks the float first, and the float knows nothing of this.
 """
 
+import operator
 import struct
 from typing import Any, NamedTuple
 
@@ -88,9 +89,13 @@ class _Float(float):
 
 
 def _added(origin: Origin, value: int | float, other: Any, sign: int) -> Any:
-    if not isinstance(other, (int, float)):  # a tuple, as int | float is made anew each time
-        return NotImplemented
-    amount = sign * (int(other) if isinstance(other, int) else float(other))
+    if isinstance(other, float):
+        amount = sign * float(other)
+    else:
+        try:
+            amount = sign * operator.index(other)
+        except TypeError:  # it is no int, and nothing like one
+            return NotImplemented
     total = value + amount
     number: _Int | _Float = _Float(total) if isinstance(total, float) else _Int(total)
     number.origin = _new_tuple(Origin, (origin.holder, origin.key, origin.read, origin.added + amount))

@@ -5,7 +5,19 @@ They name the session's id (a hash, safe to log) and the path inside the session
 
 from tornado.web import HTTPError
 
-__all__ = ["SessionDataError", "SessionError", "SessionNotLoaded", "SessionStoreError", "SessionTooLarge"]
+__all__ = [
+    "SessionDataError",
+    "SessionError",
+    "SessionNotLoaded",
+    "SessionNotSaved",
+    "SessionRecordError",
+    "SessionStoreError",
+    "SessionTooLarge",
+    "quoted",
+]
+
+# How many characters of a key an error shows: strangers may choose keys, and errors go to logs.
+SHOWN = 80
 
 
 class SessionError(Exception):
@@ -17,8 +29,9 @@ class SessionNotLoaded(SessionError):
 
     def __init__(self) -> None:
         super().__init__(
-            "this request's session is not loaded yet: use `session = await self.session` in an async handler, "
-            "or set `session_autoload = True` on the handler class to have prepare() load it"
+            "this request's session is not loaded: use `session = await self.session` in an async handler, "
+            "or set `session_autoload = True` on the handler class to have prepare() load it; "
+            "after a save of which nobody knows whether it was done, await it again"
         )
 
 
@@ -31,7 +44,7 @@ class SessionDataError(SessionError, TypeError):
     """
 
     def __init__(self, problem: str, path: tuple[str | int, ...] = ()) -> None:
-        place = "session" + "".join(f"[{key!r}]" for key in path)
+        place = "session" + "".join(f"[{quoted(key)}]" for key in path)
         super().__init__(f"{place}: {problem}")
         self.problem = problem
         self.path = path
@@ -44,14 +57,23 @@ class SessionDataError(SessionError, TypeError):
 class SessionStoreError(SessionError, HTTPError):
     """The store failed or did not answer in time; Tornado answers the request with a 503.
 
-    The driver's error is its ``__cause__``.
+    The driver's error is its ``__cause__``. When a save fails with it, and not with `SessionNotSaved`, nobody knows
+    whether the store has done the save or will do it. What was changed is not sent again, and the session counts as not
+    loaded: ``await self.session`` reads it again.
     """
 
     def __init__(self, message: str, *, status_code: int = 503) -> None:
         HTTPError.__init__(self, status_code, message)
 
 
-class SessionTooLarge(SessionStoreError):
+class SessionNotSaved(SessionStoreError):
+    """A save was not done, for certain: no server could be reached, or the store refused it.
+
+    What was changed stays pending and goes out with the next save.
+    """
+
+
+class SessionTooLarge(SessionNotSaved):
     """The session has grown over the manager's ``max_bytes`` and was not saved: a 500, as trying again is no help."""
 
     def __init__(self, id: str | None, size: int, max_bytes: int) -> None:
@@ -60,3 +82,23 @@ class SessionTooLarge(SessionStoreError):
             "keep what grows in a collection of its own",
             status_code=500,
         )
+
+
+class SessionRecordError(SessionStoreError):
+    """What is stored under an id cannot be read as a session. It is this session's error alone.
+
+    .. attribute:: id
+
+       The id under which it is stored.
+    """
+
+    def __init__(self, id: str, problem: str) -> None:
+        super().__init__(f"what is stored as session {id} cannot be read: {problem}")
+        self.id = id
+
+
+def quoted(key: str | int) -> str:
+    """Returns *key* for the text of an error, in quotes when it is a str, and cut when it is long."""
+    if isinstance(key, str) and len(key) > SHOWN:
+        return f"{key[:SHOWN]!r}... ({len(key)} characters)"
+    return repr(key)

@@ -12,10 +12,12 @@ from tornado.log import app_log
 from tornado.web import Finish, HTTPError, RequestHandler
 from tornado.websocket import WebSocketHandler
 
-from .document import Session
+from .calls import Saved
 from .errors import SessionStoreError
-from .live import LiveSession, Saved
-from .manager import SessionManager, check_owner
+from .live import LiveSession
+from .manager import SessionManager
+from .session import Session
+from .values import check_owner
 
 if TYPE_CHECKING:
     _Handler = RequestHandler
@@ -44,10 +46,9 @@ class SessionMixin(_Handler):
 
     # A request that does not touch its session finds these in the class, and pays for none of them.
     _session_live: LiveSession | None = None
-    _session_shown: Session | None = None  # which holds the live one, and not the other way around
+    _session_proxy: Session | None = None  # it holds the live one, and not the other way around
     _session_is_empty = False  # known without a query: the client has no cookie
     _session_is_used = False
-    _session_headers_sent = False
     _session_has_failed = False
 
     @property
@@ -59,10 +60,10 @@ class SessionMixin(_Handler):
         :raises SessionNotLoaded: from any use before it is loaded.
         :raises SessionDataError: from an assignment of what cannot be stored.
         """
-        session = self._session_shown
+        session = self._session_proxy
         if session is None:
             self._session_is_used = True
-            session = self._session_shown = self._session_opened().session
+            session = self._session_proxy = self._session_opened().session
         return session
 
     @session.setter
@@ -112,7 +113,9 @@ class SessionMixin(_Handler):
     async def save_session(self) -> None:
         """Saves what is pending now. Rarely needed, as `finish` does it.
 
-        :raises SessionStoreError: when that fails.
+        :raises SessionNotSaved: when it was not done. What is pending stays so, and goes out with the next save.
+        :raises SessionStoreError: when nobody knows whether it was done. Nothing of it is sent again, the response will
+            be a 503, and ``await self.session`` reads the session again.
         """
         await self._session_opened().save()
 
@@ -162,12 +165,11 @@ class SessionMixin(_Handler):
         return live.load() if prepared is None else self._session_load_after(prepared)
 
     def flush(self, include_footers: bool = False) -> Future[None]:
-        if not self._session_headers_sent:
-            if self._session_live is not None:
-                if not include_footers and self._session_must_wait(self._session_live):
-                    return self._session_hold(self._session_flush_held)
-                self._session_add_headers(self._session_live)
-            self._session_headers_sent = True
+        live = self._session_live
+        if live is not None and not live.headers_out:
+            if not include_footers and self._session_must_wait(live):
+                return self._session_hold(live, self._session_flush_held)
+            self._session_add_headers(live)
         return super().flush(include_footers)
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
@@ -176,12 +178,8 @@ class SessionMixin(_Handler):
             return super().finish(chunk)
         if chunk is not None:
             self.write(chunk)
-        # From here on Tornado must treat the request as answered, as it does after its own finish(): a second one, a
-        # write() or a redirect() is an error, send_error() is ignored, and nothing more of an upload is delivered.
-        # There is no public way to say so.
-        self._finished = self._headers_written = True
-        self.data_received = _ignore  # type: ignore[method-assign]
-        return self._session_hold(self._session_finish_held)
+        self._session_begin_hold()
+        return self._session_hold(live, self._session_finish_held)
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         exc_info = kwargs.get("exc_info")
@@ -195,13 +193,13 @@ class SessionMixin(_Handler):
             manager = self.session_manager
             secret = None if self._session_is_empty else self._session_secret(manager)
             self._session_live = live = manager.open(secret)
-            live.headers_sent = self._session_headers_sent
+            live.headers_out = self._headers_written  # nothing was held before there was a live session
             if self._session_is_empty:
                 live.open_empty()
         return live
 
     def _session_secret(self, manager: SessionManager) -> str | None:
-        return manager.cookie.secret_in(self.request.headers.get("Cookie"))
+        return manager.settings.cookie.secret_in(self.request.headers.get("Cookie"))
 
     def _session_should_load(self) -> bool:
         if self.session_autoload is not None:
@@ -215,12 +213,14 @@ class SessionMixin(_Handler):
             await self._session_opened().load()
 
     def _session_must_wait(self, live: LiveSession) -> bool:
-        if not live.is_unsaved or self._session_has_failed:
+        if self._session_has_failed or not (live.is_unsaved or live.lost):
             return False
         # A WebSocket's handshake takes over the connection right after finish(), which therefore cannot wait.
-        return live.manager.wait_for_save and self.get_status() != 101
+        return live.settings.wait_for_save and self.get_status() != 101
 
-    def _session_hold(self, send: Callable[[SessionStoreError | None], Future[None]]) -> Future[None]:
+    def _session_hold(
+        self, live: LiveSession, send: Callable[[LiveSession, SessionStoreError | None], Future[None]]
+    ) -> Future[None]:
         """Calls *send* when what is changed by now is saved, or with the error; returns the future of what it sends.
 
         When that fails, the client has been told by then, so all that is left for a handler that awaits the future is
@@ -229,33 +229,54 @@ class SessionMixin(_Handler):
         sent: Future[None] = Future()
         sent.add_done_callback(lambda sent: sent.cancelled() or sent.exception())  # as nobody needs to await it
 
-        def on_saved(saved: Saved) -> None:
+        def on_saved(saved: "Future[Saved] | None") -> None:
+            result = saved.result() if saved is not None else None
+            # Of an earlier save nobody may know whether it was done; then this response is no success, either.
+            error = result if isinstance(result, SessionStoreError) else live.lost
             try:
-                chain_future(send(saved.result()), sent)
+                chain_future(send(live, error), sent)
             except Finish as ended:
                 future_set_exception_unless_cancelled(sent, ended)
-            except Exception as error:
-                self._session_fail(error)
+            except Exception as failure:
+                self._session_fail(failure)
                 future_set_exception_unless_cancelled(sent, Finish())
 
-        self._session_opened().saved().add_done_callback(on_saved)
+        if live.is_unsaved:
+            live.saved().add_done_callback(on_saved)
+        else:
+            on_saved(None)
         return sent
 
-    def _session_flush_held(self, error: SessionStoreError | None) -> Future[None]:
+    def _session_flush_held(self, live: LiveSession, error: SessionStoreError | None) -> Future[None]:
         if error is not None:
             raise Finish if self._finished else error  # finish() has been called meanwhile, and fails by itself
-        if not self._session_headers_sent:
-            self._headers_written = False
-            self._session_add_headers(self._session_opened())
-            self._session_headers_sent = True
-        return super().flush()
+        if live.headers_out:
+            return super().flush()
+        is_held = self._finished
+        self._session_end_hold(live)
+        self._session_add_headers(live)
+        flushed = super().flush()
+        if is_held:
+            self._session_begin_hold()
+        return flushed
 
-    def _session_finish_held(self, error: SessionStoreError | None) -> Future[None]:
-        self._finished = False
-        self._headers_written = self._session_headers_sent
+    def _session_finish_held(self, live: LiveSession, error: SessionStoreError | None) -> Future[None]:
+        self._session_end_hold(live)
         if error is not None:
             raise error
         return super().finish()
+
+    # Tornado must treat a request as answered while its response is held, as it does after its own finish(): a second
+    # one, a write() or a redirect() is an error, send_error() is ignored, and nothing more of an upload is delivered.
+    # There is no public way to say so.
+
+    def _session_begin_hold(self) -> None:
+        self._finished = self._headers_written = True
+        self.data_received = _ignore  # type: ignore[method-assign]
+
+    def _session_end_hold(self, live: LiveSession) -> None:
+        self._finished = False
+        self._headers_written = live.headers_out
 
     def _session_fail(self, error: Exception) -> None:
         """Answers with an error in place of the response that was held, as Tornado does for a handler's exception."""
@@ -266,14 +287,14 @@ class SessionMixin(_Handler):
             app_log.exception("Error in exception logger")
         if self._finished:
             return  # the error came after the response, from on_finish()
-        if self._session_headers_sent and self.request.connection is not None:
+        if self._session_live is not None and self._session_live.headers_out and self.request.connection is not None:
             # The response has begun, so all that can tell the client that it is no success is to break it off.
             self.request.connection.close()  # type: ignore[attr-defined]
         status = error.status_code if isinstance(error, HTTPError) else 500
         self.send_error(status, exc_info=(type(error), error, error.__traceback__))
 
     def _session_add_headers(self, live: LiveSession) -> None:
-        live.headers_sent = True
+        live.headers_out = True
         if self._session_is_used:
             self.add_header("Vary", "Cookie")
         if self._session_has_failed and live.is_unsaved and not live.is_stored:
@@ -281,7 +302,7 @@ class SessionMixin(_Handler):
         cookie = live.cookie_header(https=self.request.protocol == "https")
         if cookie is not None:
             self.add_header("Set-Cookie", cookie)
-            if "Cache-Control" not in self._headers:  # which has no public reader
+            if "Cache-Control" not in self._headers:  # headers that are set have no public reader
                 self.set_header("Cache-Control", "no-store")
 
 

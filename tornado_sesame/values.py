@@ -5,6 +5,7 @@ and copies the rest, so a session never shares a mutable object with the applica
 a save, whatever the store.
 """
 
+import operator
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +28,7 @@ from bson import (
     encode,
 )
 from bson.binary import UuidRepresentation
+from bson.codec_options import DatetimeConversion
 from bson.errors import BSONError, InvalidDocument
 
 from .errors import SessionDataError
@@ -36,9 +38,10 @@ __all__ = [
     "MAX_DEPTH",
     "MISSING",
     "NAIVE_OPTIONS",
-    "Node",
     "Path",
+    "SessionContainer",
     "bson_size",
+    "check_owner",
     "identical",
     "in_utc",
     "made_aware",
@@ -60,9 +63,15 @@ MongoDB documents nest 100 levels (https://www.mongodb.com/docs/manual/reference
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
-    tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
+    tz_aware=True,
+    tzinfo=UTC,
+    uuid_representation=UuidRepresentation.STANDARD,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
-"""BSON as sessions have it, in every store: aware UTC datetimes, native UUIDs."""
+"""BSON as sessions have it, in every store: aware UTC datetimes, native UUIDs.
+
+A date beyond the years 1 to 9999, which a database may hold but Python cannot express, is a `~bson.DatetimeMS`.
+"""
 
 NAIVE_OPTIONS = CODEC_OPTIONS.with_options(tz_aware=False, tzinfo=None)
 """The same with naive datetimes; see `made_aware`."""
@@ -77,8 +86,8 @@ MISSING: Any = _Missing()
 """Stands for a field that is not there, where None is a value."""
 
 
-class Node:
-    """A live container of a session (see `document`), as far as this module needs to know it."""
+class SessionContainer:
+    """A live dict or list of a session (see `session`), as far as this module needs to know it."""
 
     __slots__ = ()
 
@@ -90,8 +99,9 @@ class Node:
 def normalized(value: Any, depth: int = 1) -> Any:
     """Returns a copy of *value* as it will come back from a store.
 
-    Lists and tuples become lists, mappings become dicts, datetimes become UTC with whole milliseconds, subclasses of
-    the basic types (an `~enum.IntEnum`, a `~enum.StrEnum`) become those types.
+    Lists and tuples become lists, mappings become dicts, datetimes become UTC with whole milliseconds. Subclasses of
+    the basic types (an `~enum.IntEnum`, a `~enum.StrEnum`) become those types, and what has ``__index__`` (an integer
+    of NumPy's) becomes an int.
 
     :arg depth: how many containers the value will lie in, the session included.
     :raises SessionDataError: when MongoDB could not keep it, naming the path of the culprit inside *value*.
@@ -109,7 +119,7 @@ def normalized(value: Any, depth: int = 1) -> Any:
         return _normalized_int(int.__index__(value))
     if isinstance(value, float):
         return float.__float__(value)
-    if isinstance(value, Node):
+    if isinstance(value, SessionContainer):
         value = value.copy()
     if isinstance(value, Mapping):
         return _normalized_dict(value, depth)
@@ -117,6 +127,11 @@ def normalized(value: Any, depth: int = 1) -> Any:
         return _normalized_list(value, depth)
     if isinstance(value, Code | DBRef):
         value = _normalized_inside(value, depth)
+    elif hasattr(kind, "__index__"):
+        try:
+            return _normalized_int(operator.index(value))
+        except TypeError:  # an array, which has this method for the one that it may hold
+            pass
     return _normalized_scalar(value)
 
 
@@ -141,7 +156,24 @@ def plain(value: Any) -> Any:
         return {key: plain(item) for key, item in value.items()}
     if kind is list:
         return [plain(item) for item in value]
-    return value.copy() if isinstance(value, Node) else value
+    if kind is Code and value.scope is not None:
+        return Code(str(value), plain(value.scope))
+    if kind is DBRef:
+        fields = plain(value.as_doc().to_dict())
+        return DBRef(fields.pop("$ref"), fields.pop("$id"), fields.pop("$db", None), fields)
+    return value.copy() if isinstance(value, SessionContainer) else value
+
+
+def check_owner(owner: str) -> None:
+    """Makes sure that *owner* can be whom a session belongs to.
+
+    :raises TypeError, ValueError: when it is not a str, is empty, or cannot be encoded as UTF-8.
+    """
+    if not isinstance(owner, str):
+        raise TypeError(f"owner must be a str such as a user's id, not a {type(owner).__name__}")
+    if not owner:
+        raise ValueError("owner must not be empty")
+    normalized(owner)
 
 
 def in_utc(moment: datetime) -> datetime:

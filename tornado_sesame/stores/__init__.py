@@ -1,4 +1,14 @@
-from .base import Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
+from .base import (
+    Conflict,
+    Outcome,
+    SaveResult,
+    SessionEnd,
+    SessionInsert,
+    SessionRecord,
+    SessionStore,
+    SessionUpdate,
+    SessionWrite,
+)
 from .copying import copy_sessions
 from .memory import MemoryStore
 from .mongo import MongoStore
@@ -11,8 +21,11 @@ __all__ = [
     "Outcome",
     "SQLiteStore",
     "SaveResult",
+    "SessionEnd",
+    "SessionInsert",
     "SessionRecord",
     "SessionStore",
+    "SessionUpdate",
     "SessionWrite",
     "copy_sessions",
 ]

@@ -1,4 +1,8 @@
-"""What a session store is: a few methods that each handle many sessions at once."""
+"""What a session store is: a few methods that each handle many sessions at once.
+
+What a write does to what is stored stands here, in the ``apply`` of the three kinds of writes. A store reads what it
+has under the write's id, asks ``apply``, and keeps the answer, in one step that no other write comes between.
+"""
 
 import enum
 from abc import ABC, abstractmethod
@@ -7,9 +11,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ..changes import Changes, Set
+from ..changes import Changes
+from ..errors import SessionRecordError
 
-__all__ = ["Conflict", "Outcome", "SaveResult", "SessionRecord", "SessionStore", "SessionWrite"]
+__all__ = [
+    "Conflict",
+    "Outcome",
+    "SaveResult",
+    "SessionEnd",
+    "SessionInsert",
+    "SessionRecord",
+    "SessionStore",
+    "SessionUpdate",
+    "SessionWrite",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,45 +45,6 @@ class SessionRecord:
     owner: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SessionWrite:
-    """What one save does to one session.
-
-    :arg id: of the session.
-    :arg changes: what to do to the stored data; for an insert, to ``{}``.
-    :arg updated: the time of the save. A stored session that expired by then counts as absent.
-    :arg expires: when the session will expire; None leaves that as it is.
-    :arg owner: ``Set(owner)`` when the session is to belong to somebody else, or (None) to nobody; None leaves that as
-        it is.
-    :arg created: set for a session that is new and to be inserted, None for one that exists and is to be updated.
-    :arg token: a few bytes that no other write has. A write that failed may be given to the store again, also while the
-        first attempt is still on its way. A store that may have carried out what it reported as failed recognizes it by
-        the token, and does not do twice what is not `Changes.is_repeatable`.
-    :arg is_repeated: whether it has been given to the store before.
-    """
-
-    id: str
-    changes: Changes
-    updated: datetime
-    expires: datetime | None
-    token: bytes
-    created: datetime | None = None
-    owner: Set | None = None
-    is_repeated: bool = False
-
-    @classmethod
-    def inserting(cls, record: SessionRecord) -> "SessionWrite":
-        """Returns the write that makes *record* a new session."""
-        # Without a token, as an insert that is repeated is known by its id.
-        changes, owner = Changes({(): Set(record.data)}), Set(record.owner)
-        return cls(record.id, changes, record.updated, record.expires, b"", created=record.created, owner=owner)
-
-    @property
-    def is_touch(self) -> bool:
-        """Whether it changes nothing but when the session expires."""
-        return not self.changes and self.owner is None
-
-
 class Outcome(enum.Enum):
     """How a write that did not fail ended."""
 
@@ -87,6 +63,83 @@ class Conflict:
     fields: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    """Ends a session, and stays under its id for a while to say so: the session has no content any more.
+
+    Without it, an insert that was under way when the session ended would bring it back.
+
+    :arg id: of the session; there need not be one.
+    :arg ended: when it ended.
+    :arg expires: when a store may forget the end.
+    """
+
+    id: str
+    ended: datetime
+    expires: datetime
+
+    def apply(self, stored: "SessionRecord | SessionEnd | None") -> "SessionEnd":
+        """Returns what is to be stored in place of *stored*."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInsert:
+    """Stores a new session.
+
+    :arg record: the session.
+    """
+
+    record: SessionRecord
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    def apply(self, stored: SessionRecord | SessionEnd | None) -> SessionRecord | Outcome:
+        """Returns what is to be stored, or why nothing is.
+
+        A session that is there already was inserted by the same write, which came twice; one that has ended stays so.
+        """
+        if stored is None:
+            return self.record
+        return Outcome.GONE if isinstance(stored, SessionEnd) else Outcome.SAVED
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUpdate:
+    """Changes a session that exists.
+
+    :arg id: of the session.
+    :arg changes: what to do to the stored session.
+    :arg updated: the time of the save. A stored session that expired by then counts as absent.
+    :arg expires: when the session will expire; None leaves that as it is.
+    """
+
+    id: str
+    changes: Changes
+    updated: datetime
+    expires: datetime | None = None
+
+    def apply(self, stored: SessionRecord | SessionEnd | None) -> SessionRecord | Outcome | Conflict:
+        """Returns what is to be stored in place of *stored*, whose data may be modified; or why nothing is."""
+        if not isinstance(stored, SessionRecord) or stored.expires <= self.updated:
+            return Outcome.GONE
+        if fields := self.changes.conflicts(stored.data):
+            return Conflict(frozenset(fields))
+        owner = self.changes.owner
+        return SessionRecord(
+            id=stored.id,
+            data=self.changes.apply(stored.data),
+            created=stored.created,
+            updated=self.updated,
+            expires=self.expires or stored.expires,
+            owner=stored.owner if owner is None else owner.value,
+        )
+
+
+SessionWrite = SessionInsert | SessionUpdate | SessionEnd
+
 SaveResult = Outcome | Conflict | Exception
 
 
@@ -94,53 +147,50 @@ class SessionStore(ABC):
     """Where sessions are kept.
 
     The manager calls a store with the sessions of all requests that wait at the moment, at least one, and may do so
-    several times at once. A method that raises has failed for all of them; the requests are answered with a 503. It
-    does not need to retry or log: the manager does. The texts of exceptions go to the log and must not contain values
-    from sessions.
+    several times at once. *timeout* is how many seconds the call has; a little later the manager gives it up, and after
+    some more seconds cancels it.
+
+    A method that raises has failed for all of the sessions that it was given. A store need not retry or log: the
+    manager does. The texts of exceptions go to the log and must not contain values from sessions.
     """
 
-    timeout: float = 10.0
-    """Seconds after which the manager gives a call up, and soon after cancels it; the manager sets it. A store should
-    end its work by itself by then: nobody expects it to happen any more."""
-
     @abstractmethod
-    async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:
-        """Returns the sessions with these *ids*, by id. Those that do not exist are left out.
+    async def load(
+        self, ids: Sequence[str], *, timeout: float
+    ) -> Mapping[str, SessionRecord | SessionEnd | SessionRecordError]:
+        """Returns what is stored under these *ids*, by id. Those under which nothing is are left out.
 
-        An expired one may be returned or left out. A session whose record cannot be read is not left out, for then its
-        user would be given a new one: it gets its exception.
+        What has expired may be returned or left out. A session that cannot be read is not left out, for then its user
+        would be given a new one: it gets a `SessionRecordError`, and the others are returned all the same.
         """
 
     @abstractmethod
-    async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
-        """Carries out the *writes*, each atomically, and returns for each how it ended, in their order.
+    async def save(self, writes: Sequence[SessionWrite], *, timeout: float) -> Sequence[SaveResult]:
+        """Does what each write's ``apply`` says, each atomically, and returns how each ended, in their order.
 
-        Several may be for one session, by requests that overlap; which of them is done first does not matter.
+        That is `Outcome.SAVED`, or the `Outcome` or `Conflict` that ``apply`` returned in place of what to store.
+        Several writes may be for one session, by requests that overlap; which of them is done first does not matter.
+        An update of an expired session that is still there may be done, as long as it stays expired.
 
-        An update changes a session that exists, and never brings one back: when there is none, the result is
-        `Outcome.GONE`. One that has expired (its ``expires`` is not later than the write's ``updated``) counts as gone;
-        if it is still there, it may be changed all the same, as long as it stays expired. An insert of an id that
-        exists is the repetition of one that succeeded, and is `Outcome.SAVED`. A write that cannot be done gives its
-        exception and leaves the others alone. The values in the writes belong to the store from now on.
+        A write that cannot be done leaves the others alone. Its result is a `SessionNotSaved` if the store can be
+        certain that nothing of it was done or will be; then it will be saved again. With any other exception, nobody
+        knows, and it will not. The same holds for what the method raises. The values in the writes belong to the store.
         """
 
     @abstractmethod
-    async def pop(self, id: str) -> SessionRecord | None:
-        """Deletes a session and returns it as it was last, atomically; None when it does not exist.
+    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | None:
+        """Saves *end* and returns the session as it was last, atomically; None when there was none.
 
         What was saved before is in it, and what is saved after finds nothing (`Outcome.GONE`).
         """
 
     @abstractmethod
-    async def delete(self, ids: Sequence[str]) -> None:
-        """Deletes the sessions with these *ids*, for good. Ids that do not exist are no error."""
-
-    @abstractmethod
-    def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
+    def records(self, owner: str | None = None, *, timeout: float) -> AsyncIterator[SessionRecord | SessionRecordError]:
         """Returns an asynchronous iterator (as an async generator does) of all sessions, or of those of an *owner*.
 
-        It need not see what is saved or deleted while it runs; expired sessions may be among them. It must not hold all
-        of them in memory at once.
+        One that cannot be read comes as a `SessionRecordError`. Ends are not among them; expired sessions may be. The
+        iterator need not see what is saved while it runs, and must not hold all sessions in memory at once. *timeout*
+        is for each step.
         """
 
     async def close(self) -> None:  # noqa: B027 - most stores have nothing to release

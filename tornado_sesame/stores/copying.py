@@ -1,10 +1,16 @@
 """From one store to another."""
 
-from .base import SessionRecord, SessionStore, SessionWrite
+import logging
+
+from ..errors import SessionRecordError
+from .base import SessionInsert, SessionRecord, SessionStore
 
 __all__ = ["copy_sessions"]
 
+logger = logging.getLogger("tornado_sesame")
+
 AT_ONCE = 500
+TIMEOUT = 60.0  # seconds that a store has for so many sessions
 
 
 async def copy_sessions(source: SessionStore, target: SessionStore) -> int:
@@ -13,12 +19,17 @@ async def copy_sessions(source: SessionStore, target: SessionStore) -> int:
     Sessions that *target* has already stay as they are there, so it can be called again after an error. What changes in
     *source* while it runs is missed: call it when no server uses *source*.
 
+    A session that cannot be read is skipped and logged.
+
     :returns: how many sessions *source* has.
     :raises Exception: what a store raises, or could not do with one of the sessions.
     """
     copied = 0
     records: list[SessionRecord] = []
-    async for record in source.records():
+    async for record in source.records(timeout=TIMEOUT):
+        if isinstance(record, SessionRecordError):
+            logger.warning("not copied: %s", record.log_message)
+            continue
         records.append(record)
         if len(records) == AT_ONCE:
             copied += await _insert(records, target)
@@ -27,7 +38,7 @@ async def copy_sessions(source: SessionStore, target: SessionStore) -> int:
 
 
 async def _insert(records: list[SessionRecord], target: SessionStore) -> int:
-    results = await target.save([SessionWrite.inserting(record) for record in records]) if records else ()
+    results = await target.save([SessionInsert(record) for record in records], timeout=TIMEOUT) if records else ()
     for result in results:
         if isinstance(result, Exception):
             raise result

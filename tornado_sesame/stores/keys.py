@@ -7,10 +7,14 @@ from typing import Any
 __all__ = ["escaped", "escaped_key", "unescaped"]
 
 
-@lru_cache(maxsize=4096)
+# The longest key that is remembered in its escaped form. Strangers may choose keys, so there is a limit to what they
+# take of the memory: 4096 keys of this length.
+LONGEST_CACHED = 100
+
+
 def escaped_key(key: str) -> str:
     """Returns *key* without what MongoDB cannot address: an empty one is ``%``, and ``.``, ``$``, NUL are encoded."""
-    return _UNADDRESSABLE.sub(lambda match: f"%{ord(match[0]):02X}" if match[0] else "%", key)
+    return _cached_key(key) if len(key) <= LONGEST_CACHED else _escape(key)
 
 
 def escaped(value: Any) -> Any:
@@ -36,6 +40,13 @@ def unescaped(value: Any) -> Any:
 
 _UNADDRESSABLE = re.compile(r"^$|^\$|[.%\0]")
 _ENCODED = re.compile(r"^%$|%([0-9A-F]{2})")
+
+
+def _escape(key: str) -> str:
+    return _UNADDRESSABLE.sub(lambda match: f"%{ord(match[0]):02X}" if match[0] else "%", key)
+
+
+_cached_key = lru_cache(maxsize=4096)(_escape)
 
 
 def _unescaped_key(key: str) -> str:

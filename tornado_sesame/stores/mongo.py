@@ -1,51 +1,82 @@
-"""Sessions in a MongoDB collection, through Motor or PyMongo's async API."""
+"""Sessions in a MongoDB collection, through Motor or PyMongo's async API.
+
+**How it is known which update did not match.** MongoDB tells of a bulk of updates how many matched, but not which. So
+each update is an upsert that cannot insert. Where no document matches, MongoDB would insert one with the filter's
+``_id``, but ``$setOnInsert`` wants another ``_id``, and that field is immutable; so the insertion fails, and error 66
+names the index of the update in the bulk. That an ``_id`` cannot have two values does not depend on data, other writes
+or timing. On a cluster that is sharded on ``_id``, each update goes to the one shard that its filter names, this shard
+decides alone, and ``mongos`` brings the index of the error back into the order of the bulk.
+
+**What is certain when a command fails.** The driver repeats what a failover interrupts (retryable writes), within its
+deadline, and raises a `ServerSelectionTimeoutError` only where nothing was sent: after an attempt that may have been
+done, its retry loop raises that attempt's error instead. An error with the index of a write is that write's, and
+nothing of it was done. With everything else nobody knows what was done, or will be when a server wakes up that hung.
+"""
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import pymongo
-from bson.errors import InvalidDocument
+from bson import decode, encode
+from bson.errors import InvalidBSON, InvalidDocument
+from bson.raw_bson import RawBSONDocument
 from motor.core import AgnosticCollection
-from pymongo import ASCENDING, IndexModel, InsertOne, ReadPreference, UpdateOne
+from pymongo import ASCENDING, IndexModel, InsertOne, ReadPreference, ReplaceOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.collection import Collection
 from pymongo.errors import (
     BulkWriteError,
     DocumentTooLarge,
-    DuplicateKeyError,
     OperationFailure,
     PyMongoError,
+    ServerSelectionTimeoutError,
     WriteError,
 )
 
-from ..changes import Inc, Push, Set, Unset
-from ..errors import SessionStoreError
+from ..changes import Create, Inc, Push, Set, Unset
+from ..errors import SessionNotSaved, SessionRecordError, SessionStoreError
 from ..values import NAIVE_OPTIONS, Path, in_utc, made_aware
-from .base import Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
+from .base import (
+    Conflict,
+    Outcome,
+    SaveResult,
+    SessionEnd,
+    SessionInsert,
+    SessionRecord,
+    SessionStore,
+    SessionUpdate,
+    SessionWrite,
+)
 from .keys import escaped, escaped_key, unescaped
 
 __all__ = ["MongoStore"]
 
 logger = logging.getLogger("tornado_sesame")
 
-DUPLICATE_KEY = 11000
-TOO_LARGE = 10334
+# Error codes of MongoDB, https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+UNAUTHORIZED = 13
+AUTHENTICATION_FAILED = 18
+IMMUTABLE_FIELD = 66
 INDEX_OPTIONS_CONFLICT = 85
+COMMAND_NOT_SUPPORTED_ON_VIEW = 166
+TOO_LARGE = 10334
+DUPLICATE_KEY = 11000
 
 # What MongoDB answers when a path leads through something that is not a document, or $inc or $push meets a value that
 # is no number or no array: BadValue, TypeMismatch, PathNotViable.
 PATH_ERRORS = frozenset({2, 14, 28})
 
-# The tokens of the last writes that a document keeps.
-TOKENS_KEPT = 20
+# With these, MongoDB refuses a whole command before it does anything.
+REFUSALS = frozenset({UNAUTHORIZED, AUTHENTICATION_FAILED, COMMAND_NOT_SUPPORTED_ON_VIEW})
 
-# How many sessions a store remembers to be fenced; others cost a refused update.
-FENCED_KEPT = 10_000
+# How often a write whose surroundings change all the time is looked into before that is a conflict.
+MAX_ATTEMPTS = 5
+
+# What is in one command for certain, in bytes; the driver divides what has more than MongoDB's 48,000,000.
+ONE_COMMAND = 40_000_000
 
 # What `records` has in memory at once, beside what the driver has from MongoDB.
 PAGE = 20
@@ -54,6 +85,9 @@ INDEXES = (
     IndexModel([("expires", ASCENDING)], expireAfterSeconds=0),
     IndexModel([("owner", ASCENDING)], partialFilterExpression={"owner": {"$exists": True}}),
 )
+
+RAW_OPTIONS = NAIVE_OPTIONS.with_options(document_class=RawBSONDocument)
+LENIENT_OPTIONS = NAIVE_OPTIONS.with_options(unicode_decode_error_handler="replace")
 
 # Of any type to mypy, as Motor and PyMongo describe the same methods differently.
 _ASYNCHRONOUS: tuple[type[Any], ...] = (AgnosticCollection, AsyncCollection)
@@ -69,15 +103,11 @@ class MongoStore(SessionStore):
 
     It is read with primary read preference, whatever the collection says, because a request must see what the one
     before it saved. Writes use the collection's write concern; MongoDB's default, "majority", survives the loss of a
-    server.
+    server. On a replica set the driver repeats failed commands by itself (retryable writes), so that a change of the
+    primary is not even noticed. A standalone server has neither this nor a second copy: what it acknowledged may be
+    lost when its machine dies.
 
-    Increments and appends are applied once, also when a save failed and is repeated. Each such write leaves its token
-    in the document's ``applied``, which keeps the last 20, and a repetition is not done where the token is. (From the
-    first repetition on, ``applied`` is ``{tokens: [...]}``, which a first attempt that comes late cannot push to.) Its
-    limit is a session that sees 20 more increments or appends between a save that failed and its repetition. On a
-    replica set the driver repeats failed commands by itself (retryable writes), so that a change of the primary is not
-    even noticed. A standalone server has neither this nor a second copy: what it acknowledged may be lost when its
-    machine dies.
+    For a minute after a session has ended, ``{_id, data: null, ended: Date, expires: Date}`` is in its place.
 
     Keys that MongoDB cannot address (empty ones, and those with a ``.``, a ``$`` at the start or a NUL) are stored
     percent-encoded; a document that has some says so in ``escaped: true``.
@@ -86,6 +116,7 @@ class MongoStore(SessionStore):
     :arg create_indexes: creates two indexes in the background at first use: the TTL index on ``expires``, by which
         MongoDB removes expired sessions, and one on ``owner``. What it cannot do is a warning in the log.
     :raises TypeError: when *collection* is something else, for instance one of a synchronous `pymongo.MongoClient`.
+    :raises ValueError: when its write concern is ``w=0``, with which MongoDB does not tell whether it saved anything.
     """
 
     def __init__(self, collection: Any, *, create_indexes: bool = True) -> None:
@@ -99,219 +130,180 @@ class MongoStore(SessionStore):
                 "MongoStore needs a collection of Motor or of PyMongo's AsyncMongoClient, "
                 f"such as client.mydatabase.sessions, not a {type(collection).__name__}"
             )
+        if not collection.write_concern.acknowledged:
+            raise ValueError(
+                "the write concern of this collection is w=0, with which MongoDB does not say whether a session was "
+                "saved: use collection.with_options(write_concern=WriteConcern('majority'))"
+            )
         self._collection = collection.with_options(codec_options=NAIVE_OPTIONS, read_preference=ReadPreference.PRIMARY)
-        self._fenced: set[str] = set()
+        self._raw_collection = self._collection.with_options(codec_options=RAW_OPTIONS)
         self._needs_indexes = create_indexes
         self._indexing: asyncio.Task[None] | None = None
 
-    async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:
+    async def load(
+        self, ids: Sequence[str], *, timeout: float
+    ) -> Mapping[str, SessionRecord | SessionEnd | SessionRecordError]:
         self._index_in_background()
-        with pymongo.timeout(self.timeout):
-            if len(ids) == 1:
-                document = await self._collection.find_one({"_id": ids[0]})
-                documents = [] if document is None else [document]
-            else:
-                # A batch that is not full tells the driver that there is no more to ask for.
-                cursor = self._collection.find({"_id": {"$in": list(ids)}}, batch_size=len(ids) + 1)
-                documents = await cursor.to_list(None)
-        return {document["_id"]: _record(document) for document in documents}
+        with pymongo.timeout(timeout):
+            try:
+                documents = await self._find(self._collection, ids)
+            except InvalidBSON:  # in one of them, which the driver does not name
+                raw = await self._find(self._raw_collection, ids)
+                return {stored.id: stored for stored in map(_stored_raw, raw)}
+        return {document["_id"]: _stored(document) for document in documents}
 
-    async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
+    async def save(self, writes: Sequence[SessionWrite], *, timeout: float) -> Sequence[SaveResult]:
         self._index_in_background()
-        with pymongo.timeout(self.timeout):
-            if len(writes) == 1:
-                return [await self._save_one(writes[0])]
-            return await self._save_many(writes)
+        with pymongo.timeout(timeout):
+            return await self._save(writes, MAX_ATTEMPTS)
 
-    async def pop(self, id: str) -> SessionRecord | None:
-        with pymongo.timeout(self.timeout):
-            document = await self._collection.find_one_and_delete({"_id": id})
-        if document is None:
-            return None
-        record = _record(document)
-        if isinstance(record, Exception):
-            raise record
-        return record
+    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | None:
+        with pymongo.timeout(timeout):
+            document = await self._raw_collection.find_one_and_replace({"_id": end.id}, _end_document(end), upsert=True)
+        stored = None if document is None else _stored_raw(document)
+        if isinstance(stored, SessionRecordError):
+            raise stored
+        return stored if isinstance(stored, SessionRecord) else None
 
-    async def delete(self, ids: Sequence[str]) -> None:
-        with pymongo.timeout(self.timeout):
-            await self._collection.delete_many({"_id": {"$in": list(ids)}})
-
-    async def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
-        cursor = self._collection.find({} if owner is None else {"owner": owner})
+    async def records(
+        self, owner: str | None = None, *, timeout: float
+    ) -> AsyncIterator[SessionRecord | SessionRecordError]:
+        cursor = self._raw_collection.find({"ended": None} if owner is None else {"owner": owner})
         while True:
-            with pymongo.timeout(self.timeout):
+            with pymongo.timeout(timeout):
                 documents = await cursor.to_list(PAGE)
             if not documents:
                 return
             for document in documents:
-                record = _record(document)
-                if isinstance(record, Exception):
-                    raise record
-                yield record
+                stored = _stored_raw(document)
+                if not isinstance(stored, SessionEnd):
+                    yield stored
 
     async def close(self) -> None:
         if self._indexing is not None:
             self._indexing.cancel()
 
-    async def _save_one(self, write: SessionWrite) -> SaveResult:
-        looks = False
-        try:
-            if write.created is not None:
-                await self._collection.insert_one(_document(write))
-                return Outcome.SAVED
-            if _may_be_done(write) and write.id not in self._fenced:
-                await self._fence(write.id)
-            looks = self._looks_for_token(write)
-            result = await self._collection.update_one(_filter(write, looks), _update(write, looks))
-        except DuplicateKeyError:
-            return Outcome.SAVED
-        except WriteError as error:
-            return await self._explain(write, looks) if error.code in PATH_ERRORS else _refusal(error)
-        except (*_UNSENDABLE, OperationFailure) as error:
-            if _concerns_one(error):
-                return _refusal(error)
-            raise
-        return Outcome.SAVED if result.matched_count else await self._explain(write, looks)
+    async def _find(self, collection: Any, ids: Sequence[str]) -> list[Any]:
+        if len(ids) == 1:
+            document = await collection.find_one({"_id": ids[0]})
+            return [] if document is None else [document]
+        # A batch that is not full tells the driver that there is no more to ask for.
+        found: list[Any] = await collection.find({"_id": {"$in": list(ids)}}, batch_size=len(ids) + 1).to_list(None)
+        return found
 
-    async def _save_each(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
-        async def attempt(write: SessionWrite) -> SaveResult:
-            try:
-                return await self._save_one(write)
-            except Exception as error:
-                return error
+    async def _save(self, writes: Sequence[SessionWrite], attempts: int) -> Sequence[SaveResult]:
+        """Saves *writes* in one command for the inserts and one for all others, which go out at the same time.
 
-        return await asyncio.gather(*map(attempt, writes))
-
-    async def _save_many(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
-        if any(map(_may_be_done, writes)):
-            return await self._save_apart(writes)
-        for_one = Counter(write.id for write in writes if not write.changes.is_repeatable)
-        looks = list(map(self._looks_for_token, writes))
-        refused: dict[int, SaveResult] = {}
-        unmatched: dict[int, SaveResult] = {}
-        try:
-            requests = [
-                InsertOne(_document(write))
-                if write.created
-                else UpdateOne(_filter(write, looked), _update(write, looked, for_one[write.id]))
-                for write, looked in zip(writes, looks, strict=True)
-            ]
-            outcome = (await self._collection.bulk_write(requests, ordered=False)).bulk_api_result
-        except BulkWriteError as error:
-            outcome = error.details or {}
-            if outcome["writeConcernErrors"]:
-                raise _refusal(error) from error
-            refused = await self._explain_refused(writes, looks, outcome["writeErrors"])
-        except (*_UNSENDABLE, OperationFailure) as error:
-            if _concerns_one(error):
-                # It spoils the command for all, so each goes by itself. With more than 48 MB there are several
-                # commands, of which some may be done.
-                return await self._save_each([replace(write, is_repeated=True) for write in writes])
-            raise
-        updates = [index for index, write in enumerate(writes) if write.created is None and index not in refused]
-        if outcome["nMatched"] < len(updates):
-            unmatched = await self._explain_unmatched(writes, looks, updates)
-        other = {**refused, **unmatched}
-        return [other.get(index, Outcome.SAVED) for index in range(len(writes))]
-
-    async def _explain_refused(
-        self, writes: Sequence[SessionWrite], looks: Sequence[bool], errors: Sequence[dict[str, Any]]
-    ) -> dict[int, SaveResult]:
-        """Returns what became of the writes of a bulk that MongoDB refused, by their index."""
-
-        async def explain(index: int, error: dict[str, Any]) -> SaveResult:
-            code = error["code"]
-            if code in PATH_ERRORS:
-                return await self._explain(writes[index], looks[index])
-            return Outcome.SAVED if code == DUPLICATE_KEY else _refusal(WriteError(error["errmsg"], code, error))
-
-        indexes = [error["index"] for error in errors]
-        return dict(zip(indexes, await asyncio.gather(*map(explain, indexes, errors)), strict=True))
-
-    async def _save_apart(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
-        """Does those that may be done already each by itself, beside the others."""
-        parts: list[list[int]] = [[], []]
-        for index, write in enumerate(writes):
-            parts[_may_be_done(write)].append(index)
-        plain, doubtful = ([writes[index] for index in part] for part in parts)
-
-        async def save_plain() -> Sequence[SaveResult]:
-            try:
-                return await self.save(plain) if plain else []
-            except Exception as error:
-                return [error] * len(plain)
-
-        done = await asyncio.gather(save_plain(), self._save_each(doubtful))
-        results: dict[int, SaveResult] = {}
-        for part, some in zip(parts, done, strict=True):
-            results.update(zip(part, some, strict=True))
-        return [results[index] for index in range(len(writes))]
-
-    async def _explain_unmatched(
-        self, writes: Sequence[SessionWrite], looks: Sequence[bool], updates: Sequence[int]
-    ) -> dict[int, SaveResult]:
-        """Finds out which of a bulk's updates did not match, since it reports only how many, and does those it can.
-
-        :arg updates: the indexes of those that may not have matched.
+        :arg attempts: how often those that do not match may be tried anew.
         """
-        ids = {"$in": [writes[index].id for index in updates]}
-        cursor = self._collection.find({"_id": ids}, {"expires": 1, "applied": 1}, batch_size=len(updates) + 1)
-        documents = {document["_id"]: document for document in await cursor.to_list(None)}
-        results: dict[int, SaveResult] = {}
-        again = []
-        for index in updates:
-            write = writes[index]
-            document = documents.get(write.id)
-            if document is None or _has_expired(document, write):
-                results[index] = Outcome.GONE
-            elif (looks[index] or write.changes.required()) and write.token not in _tokens(document):
-                again.append(index)
-        results.update(zip(again, await self._save_each([writes[index] for index in again]), strict=True))
+        inserts = [index for index, write in enumerate(writes) if isinstance(write, SessionInsert)]
+        if not inserts or len(inserts) == len(writes):
+            return await self._save_alike(writes, attempts)
+        results: list[SaveResult] = [Outcome.SAVED] * len(writes)
+
+        async def save_some(indexes: Iterable[int]) -> None:
+            some = list(indexes)
+            try:
+                saved = await self._save_alike([writes[index] for index in some], attempts)
+            except Exception as error:
+                saved = [error] * len(some)
+            for index, result in zip(some, saved, strict=True):
+                results[index] = result
+
+        await asyncio.gather(save_some(inserts), save_some(set(range(len(writes))) - set(inserts)))
         return results
 
-    async def _explain(self, write: SessionWrite, looked: bool) -> SaveResult:
-        """Finds out why an update was refused or did not match, and does it if it can be done in another way.
+    async def _save_alike(self, writes: Sequence[SessionWrite], attempts: int) -> Sequence[SaveResult]:
+        try:
+            await self._collection.bulk_write(list(map(_request, writes)), ordered=False)
+        except BulkWriteError as error:
+            details = error.details or {}
+            if details["writeConcernErrors"]:
+                raise _failure(SessionStoreError, error) from error
+            results: list[SaveResult] = [Outcome.SAVED] * len(writes)
+            indexes = [failed["index"] for failed in details["writeErrors"]]
+            explained = (self._explain(writes[failed["index"]], failed, attempts) for failed in details["writeErrors"])
+            for index, result in zip(indexes, await asyncio.gather(*explained), strict=True):
+                results[index] = result
+            return results
+        except ServerSelectionTimeoutError as error:
+            raise SessionNotSaved(f"no server: {str(error).partition(', Timeout:')[0]}") from error
+        except (*_UNSENDABLE, OperationFailure) as error:
+            if isinstance(error, OperationFailure) and error.code in REFUSALS:
+                raise _failure(SessionNotSaved, error) from error
+            if isinstance(error, OperationFailure) and error.code != TOO_LARGE:
+                raise
+            return await self._save_sendable(writes, error, attempts)
+        return [Outcome.SAVED] * len(writes)
 
-        :arg looked: whether that update looked for its token.
+    async def _save_sendable(
+        self, writes: Sequence[SessionWrite], error: Exception, attempts: int
+    ) -> Sequence[SaveResult]:
+        """Saves those that can be sent, after one of them has spoiled the command for all with *error*."""
+        if len(writes) == 1:
+            return [_failure(SessionNotSaved, error)]
+        sizes = list(map(_size, writes))
+        if sum(sizes) > ONE_COMMAND and not isinstance(writes[0], SessionInsert):
+            raise _failure(SessionStoreError, error) from error  # there were several, and some may have been done
+        half = len(writes) // 2
+        results: list[SaveResult] = []
+        for part in (writes[:half], writes[half:]):
+            try:
+                results += await self._save_alike(part, attempts)
+            except Exception as failure:
+                results += [failure] * len(part)
+        return results
+
+    async def _explain(self, write: SessionWrite, failed: Mapping[str, Any], attempts: int) -> SaveResult:
+        """Returns what became of a write of a bulk that MongoDB did not do, and does it if it can be done otherwise.
+
+        :arg failed: what MongoDB says about it.
         """
-        document = await self._collection.find_one({"_id": write.id})
-        record = document and _record(document)
-        if isinstance(record, Exception):
-            return record
-        if record is None or record.expires <= write.updated:
+        code = failed["code"]
+        is_unmatched = code == IMMUTABLE_FIELD or code in PATH_ERRORS
+        is_there = code == DUPLICATE_KEY and failed.get("keyPattern", {"_id": 1}) == {"_id": 1}
+        try:
+            if isinstance(write, SessionUpdate) and is_unmatched:
+                return await self._resolve_unmatched(write, code, attempts)
+            if isinstance(write, SessionInsert) and is_there:
+                stored = await self._look(write.id)
+                return Outcome.SAVED if isinstance(stored, SessionRecord) else Outcome.GONE
+            if isinstance(write, SessionEnd) and is_there and attempts:  # two ends at the same moment
+                (result,) = await self._save_alike([write], attempts - 1)
+                return result
+        except Exception as error:
+            return error
+        return _failure(SessionNotSaved, WriteError(failed["errmsg"], code, dict(failed)))
+
+    async def _resolve_unmatched(self, write: SessionUpdate, code: int, attempts: int) -> SaveResult:
+        """Finds out why *write* was not done, and does it if what was in the way is not there any more."""
+        if code == IMMUTABLE_FIELD and _filter(write).keys() == {"_id"}:
             return Outcome.GONE
-        if write.token in _tokens(document):
-            return Outcome.SAVED
-        fields = write.changes.conflicts(record.data)
-        is_fenced = isinstance(document.get("applied"), dict)
-        if not fields and not write.changes.is_repeatable and looked is not is_fenced:
-            if is_fenced:
-                self._remember_fenced(write.id)
-                return await self._save_one(write)
-            self._fenced.discard(write.id)  # the database has lost it, as when it was restored
-            return await self._save_one(replace(write, is_repeated=True))
-        # When nothing is in the way any more, yet another request has been here. Whole fields fit on anything.
-        return Conflict(frozenset(fields or {path[0] for path in write.changes.ops if path}))
+        stored = await self._look(write.id)
+        changes = write.changes
+        if isinstance(stored, SessionRecord):
+            changes = changes.without_removals_from(stored.data)
+        result = write.apply(stored)
+        if not isinstance(result, SessionRecord):
+            return result
+        if not attempts:  # whole fields fit on anything
+            return Conflict(frozenset(path[0] for path in changes.ops if path))
+        (again,) = await self._save_alike([replace(write, changes=changes)], attempts - 1)
+        return again
 
-    async def _fence(self, id: str) -> None:
-        """Makes a document refuse writes with increments or appends that do not look whether they have been done.
+    async def _look(self, id: str) -> SessionRecord | SessionEnd | None:
+        """Returns what is stored, for a write that was not done.
 
-        They push their token to ``applied``, and that fails when it is no array.
+        :raises SessionNotSaved: when that cannot be told.
         """
-        applied = {"$mergeObjects": [{"tokens": {"$ifNull": ["$applied", []]}}]}  # a plain dict would go into the array
-        await self._collection.update_one(
-            {"_id": id, "applied.tokens": {"$exists": False}}, [{"$set": {"applied": applied}}]
-        )
-        self._remember_fenced(id)
-
-    def _remember_fenced(self, id: str) -> None:
-        if len(self._fenced) >= FENCED_KEPT:
-            self._fenced.clear()
-        self._fenced.add(id)
-
-    def _looks_for_token(self, write: SessionWrite) -> bool:
-        return write.id in self._fenced and not write.changes.is_repeatable
+        try:
+            document = await self._raw_collection.find_one({"_id": id})
+        except Exception as error:
+            raise _failure(SessionNotSaved, error) from error
+        stored = None if document is None else _stored_raw(document)
+        if isinstance(stored, SessionRecordError):
+            raise SessionNotSaved(stored.log_message or "")
+        return stored
 
     def _index_in_background(self) -> None:
         if self._needs_indexes:
@@ -338,30 +330,37 @@ class MongoStore(SessionStore):
             await self._collection.database.command("collMod", self._collection.name, index=changed)
 
 
-def _concerns_one(error: Exception) -> bool:
-    """Tells whether *error* is about a session's content, rather than about the command or the connection."""
-    return not isinstance(error, OperationFailure) or error.code == TOO_LARGE
-
-
-def _refusal(error: Exception) -> SessionStoreError:
-    """Returns *error* without its text, which may quote what is in the session."""
+def _failure(kind: type[SessionStoreError], error: Exception) -> SessionStoreError:
+    """Returns *error* as one of this kind, without its text, which may quote what is in the session."""
     code = f" with error code {error.code}" if isinstance(error, OperationFailure) else ""
-    refusal = SessionStoreError(f"{type(error).__name__}{code}")
-    refusal.__cause__ = error
-    return refusal
+    failure = kind(f"{type(error).__name__}{code}")
+    failure.__cause__ = error
+    return failure
 
 
-def _record(document: dict[str, Any]) -> SessionRecord | Exception:
+# Documents
+
+
+def _stored(document: dict[str, Any]) -> SessionRecord | SessionEnd | SessionRecordError:
     id = document["_id"]
     try:
+        if "ended" in document:
+            return SessionEnd(id, in_utc(document["ended"]), in_utc(document["expires"]))
         created, updated, expires = document["created"], document["updated"], document["expires"]
         return SessionRecord(
             id, _data(document), in_utc(created), in_utc(updated), in_utc(expires), document.get("owner")
         )
     except KeyError as error:
-        return SessionStoreError(f"the document of session {id} has no field {error}")
+        return SessionRecordError(id, f"it has no field {error}")
     except (AttributeError, TypeError):
-        return SessionStoreError(f"a field of the document of session {id} is not of its type")
+        return SessionRecordError(id, "a field is not of its type")
+
+
+def _stored_raw(document: RawBSONDocument) -> SessionRecord | SessionEnd | SessionRecordError:
+    try:
+        return _stored(decode(document.raw, NAIVE_OPTIONS))
+    except InvalidBSON as error:
+        return SessionRecordError(decode(document.raw, LENIENT_OPTIONS)["_id"], f"it is no BSON ({error})")
 
 
 def _data(document: dict[str, Any]) -> dict[str, Any]:
@@ -371,59 +370,97 @@ def _data(document: dict[str, Any]) -> dict[str, Any]:
     return unescaped(data) if document.get("escaped") else data
 
 
-def _document(write: SessionWrite) -> dict[str, Any]:
-    data = write.changes.apply({})
-    kept = escaped(data)
-    times = {"created": write.created, "updated": write.updated, "expires": write.expires}
-    owner = {"owner": write.owner.value} if write.owner and write.owner.value is not None else {}
-    return {"_id": write.id, "data": kept, **owner, **times, **({} if kept is data else {"escaped": True})}
+def _document(record: SessionRecord) -> dict[str, Any]:
+    kept = escaped(record.data)
+    owner = {} if record.owner is None else {"owner": record.owner}
+    times = {"created": record.created, "updated": record.updated, "expires": record.expires}
+    return {"_id": record.id, "data": kept, **owner, **times, **({} if kept is record.data else {"escaped": True})}
 
 
-def _tokens(document: dict[str, Any]) -> Sequence[bytes]:
-    applied: Any = document.get("applied", ())
-    tokens: Sequence[bytes] = applied["tokens"] if isinstance(applied, dict) else applied
-    return tokens
+def _end_document(end: SessionEnd) -> dict[str, Any]:
+    # Below a `data` that is null, MongoDB sets, adds and appends nothing: an update by the _id alone fails here.
+    return {"data": None, "ended": end.ended, "expires": end.expires}
 
 
-def _has_expired(document: dict[str, Any], write: SessionWrite) -> bool:
-    expires = document.get("expires")
-    return not isinstance(expires, datetime) or in_utc(expires) <= write.updated
+# Requests
 
 
-def _may_be_done(write: SessionWrite) -> bool:
-    """Tells whether a write has to be done with a look at its token."""
-    return write.is_repeated and write.created is None and not write.changes.is_repeatable
+def _request(write: SessionWrite) -> InsertOne[Any] | UpdateOne | ReplaceOne[Any]:
+    match write:
+        case SessionInsert(record):
+            return InsertOne(_document(record))
+        case SessionUpdate():
+            return UpdateOne(_filter(write), _update(write), upsert=True)
+        case SessionEnd():
+            return ReplaceOne({"_id": write.id}, _end_document(write), upsert=True)
 
 
-def _filter(write: SessionWrite, looks_for_token: bool) -> dict[str, Any]:
+def _size(write: SessionWrite) -> int:
+    """Returns how many bytes *write* has in a command; 0 when it cannot be in one."""
+    try:
+        match write:
+            case SessionInsert(record):
+                return len(encode(_document(record), codec_options=NAIVE_OPTIONS))
+            case SessionUpdate():
+                return len(encode({"q": _filter(write), "u": _update(write)}, codec_options=NAIVE_OPTIONS))
+            case SessionEnd():
+                return len(encode(_end_document(write), codec_options=NAIVE_OPTIONS))
+    except (*_UNSENDABLE, RecursionError):
+        return 0
+
+
+# Conditions on what is above a changed field. $type alone would also look into the items of an array; a path that leads
+# into an array would address its items.
+_IS_DICT = {"$type": "object", "$not": {"$type": "array"}}
+_IS_NO_LIST = {"$not": {"$type": "array"}}
+_IS_DICT_OR_ABSENT = {
+    "$not": {
+        "$type": [
+            *("double", "string", "array", "binData", "undefined", "objectId", "bool", "date", "null", "regex"),
+            *("dbPointer", "javascript", "symbol", "javascriptWithScope", "int", "timestamp", "long", "decimal"),
+            *("minKey", "maxKey"),
+        ]
+    }
+}
+
+
+def _filter(write: SessionUpdate) -> dict[str, Any]:
     # A document that is looked for by its _id alone is found without planning: the update takes half the time.
     conditions: dict[str, Any] = {"_id": write.id}
     if write.expires is not None:
         conditions["expires"] = {"$gt": write.updated}
+    fails_at_an_end = False
+    for path, op in write.changes.ops.items():
+        if type(op) is Unset:
+            for depth in range(1, len(path)):
+                conditions.setdefault(_field(path[:depth]), _IS_NO_LIST)
+        elif path:
+            fails_at_an_end = True
+        if type(op) is Create:
+            conditions[_field(path)] = _IS_DICT_OR_ABSENT
     for path in write.changes.required():
-        # $type alone would also look into the items of an array.
-        conditions[_field(path)] = {"$type": "object", "$not": {"$type": "array"}}
-    if looks_for_token:
-        conditions["applied.tokens"] = {"$ne": write.token}
+        conditions[_field(path)] = _IS_DICT
+    if not fails_at_an_end:
+        conditions["ended"] = None
     return conditions
 
 
-def _update(write: SessionWrite, looks_for_token: bool, at_once: int = 1) -> dict[str, Any]:
-    """Returns what *write* does to its document.
-
-    :arg at_once: how many writes for it are done before somebody looks for their tokens.
-    """
+def _update(write: SessionUpdate) -> dict[str, Any]:
+    """Returns what *write* does to its document."""
     sets: dict[str, Any] = {"updated": write.updated}
     if write.expires is not None:
         sets["expires"] = write.expires
-    update: dict[str, dict[str, Any]] = {"$set": sets}
-    if write.owner is not None:
-        if write.owner.value is None:
+    # Nothing can be inserted with it; see the beginning of this module.
+    update: dict[str, dict[str, Any]] = {"$set": sets, "$setOnInsert": {"_id": "never"}}
+    changes = write.changes
+    if changes.owner is not None:
+        if changes.owner.value is None:
             update["$unset"] = {"owner": True}
         else:
-            sets["owner"] = write.owner.value
+            sets["owner"] = changes.owner.value
+    above = {path[:depth] for path in changes.ops for depth in range(1, len(path))}
     is_escaped = False
-    for path, op in write.changes.ops.items():
+    for path, op in changes.ops.items():
         field = _field(path)
         is_escaped = is_escaped or any(escaped_key(key) != key for key in path)
         match op:
@@ -438,12 +475,11 @@ def _update(write: SessionWrite, looks_for_token: bool, at_once: int = 1) -> dic
                 kept = escaped(values)
                 update.setdefault("$push", {})[field] = {"$each": kept}
                 is_escaped = is_escaped or kept is not values
+            case Create() if path not in above:  # else what is below creates it
+                # A dict is at least {}, so it stays as it is.
+                update.setdefault("$max", {})[field] = {}
     if is_escaped:
         sets["escaped"] = True
-    if not write.changes.is_repeatable:
-        tokens = "applied.tokens" if looks_for_token else "applied"
-        pushed = {"$each": [write.token], "$slice": -(TOKENS_KEPT + at_once - 1)}
-        update.setdefault("$push", {})[tokens] = pushed
     return update
 
 

@@ -14,9 +14,18 @@ from typing import Any, NamedTuple, TypeVar
 from bson import decode, encode
 from bson.errors import BSONError
 
-from ..errors import SessionStoreError
+from ..errors import SessionNotSaved, SessionRecordError, SessionStoreError
 from ..values import CODEC_OPTIONS
-from .base import Conflict, Outcome, SaveResult, SessionRecord, SessionStore, SessionWrite
+from .base import (
+    Outcome,
+    SaveResult,
+    SessionEnd,
+    SessionInsert,
+    SessionRecord,
+    SessionStore,
+    SessionUpdate,
+    SessionWrite,
+)
 from .keys import escaped, unescaped
 
 __all__ = ["SQLiteStore"]
@@ -33,7 +42,7 @@ SCHEMA = (
         created INTEGER NOT NULL,  -- times are milliseconds since 1970
         updated INTEGER NOT NULL,
         expires INTEGER NOT NULL,
-        document BLOB NOT NULL  -- BSON: {data, escaped, applied}, as in MongoStore
+        document BLOB  -- BSON: {data, escaped}, as in MongoStore; NULL when the session has ended, at `updated`
     )
     """,
     "CREATE INDEX sessions_expires ON sessions (expires)",
@@ -45,8 +54,8 @@ SCHEMA = (
 # What a session may have, so that none is too large to be moved to MongoDB.
 MAX_BYTES = 16 * 2**20
 
-# The tokens of the last writes that a session keeps.
-TOKENS_KEPT = 20
+# Seconds that opening a file may wait for other processes.
+OPENING = 10.0
 
 # Each save also removes as many expired sessions as it has writes, and some more.
 PURGED_MORE = 20
@@ -71,10 +80,8 @@ class SQLiteStore(SessionStore):
     across processes. Loads wait for nobody. The work is done in two threads, one that writes and one that reads, which
     start at first use, so an application may be made before `tornado.process.fork_processes`.
 
-    Increments and appends are applied once, also when a save failed and is repeated: each such write leaves its token
-    in its session, in the same transaction, and the last 20 are kept. So it does not matter whether a save that was
-    given up at the timeout, or whose commit raised, had been done after all. One that still waits when its time is up
-    is not done any more.
+    A save is one transaction, so it is done or not done. Nobody knows which when the commit itself fails, or lasts
+    until its caller has given up; a transaction whose time is up before is rolled back.
 
     Expired sessions are removed a few at a time, with each save. Session data are not encrypted; a new file is readable
     for its owner only. To move, remove or replace it, end the processes that use it first: until it is back, what they
@@ -90,29 +97,28 @@ class SQLiteStore(SessionStore):
         self.path = os.path.abspath(os.fspath(path))
         if path in ("", ":memory:"):
             raise ValueError(f"SQLiteStore({path!r}): sessions need a file; for some in memory there is MemoryStore")
-        _prepare(self.path, self.timeout)
+        _prepare(self.path, OPENING)
         self._writer = _Worker(self.path)
         self._reader = _Worker(self.path)
 
-    async def load(self, ids: Sequence[str]) -> Mapping[str, SessionRecord | Exception]:
-        return await self._reader.run(self.timeout, _load, ids)
+    async def load(
+        self, ids: Sequence[str], *, timeout: float
+    ) -> Mapping[str, SessionRecord | SessionEnd | SessionRecordError]:
+        return await self._reader.run(timeout, _load, ids)
 
-    async def save(self, writes: Sequence[SessionWrite]) -> Sequence[SaveResult]:
-        return await self._writer.run(self.timeout, _save, writes)
+    async def save(self, writes: Sequence[SessionWrite], *, timeout: float) -> Sequence[SaveResult]:
+        return await self._writer.run(timeout, _save, writes)
 
-    async def pop(self, id: str) -> SessionRecord | None:
-        return await self._writer.run(self.timeout, _pop, id)
+    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | None:
+        return await self._writer.run(timeout, _pop, end)
 
-    async def delete(self, ids: Sequence[str]) -> None:
-        await self._writer.run(self.timeout, _delete, ids)
-
-    async def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
+    async def records(
+        self, owner: str | None = None, *, timeout: float
+    ) -> AsyncIterator[SessionRecord | SessionRecordError]:
         last: int | None = -1
         while last is not None:
-            page, last = await self._reader.run(self.timeout, _page, owner, last)
+            page, last = await self._reader.run(timeout, _page, owner, last)
             for record in page:
-                if isinstance(record, Exception):
-                    raise record
                 yield record
 
     async def close(self) -> None:
@@ -135,9 +141,10 @@ class _Worker:
         """Returns what ``job(connection, *args)`` returns, and raises what it raises.
 
         :arg seconds: after which the job is not begun, or not committed, any more.
+        :raises SessionNotSaved: when nothing was changed, for certain.
+        :raises SessionStoreError: when nobody knows.
         """
-        # A little earlier, as the caller gives up by then, and would not hear what was wrong with which file.
-        deadline = time.monotonic() + 0.9 * seconds
+        deadline = time.monotonic() + seconds
         return await asyncio.wrap_future(self._executor.submit(self._do, deadline, job, args))
 
     async def close(self) -> None:
@@ -154,13 +161,21 @@ class _Worker:
             self._connection.check_place()
             self._connection.expect_answers_until(deadline)
             return job(self._connection, *args)
+        except _CommitFailed as error:
+            raise SessionStoreError(f"{self._path}: {error.__cause__}") from error.__cause__
         except (sqlite3.Error, TimeoutError) as error:
-            raise SessionStoreError(f"{self._path}: {error}") from error
+            raise SessionNotSaved(f"{self._path}: {error}") from error
+        except SessionStoreError as error:
+            raise SessionNotSaved(error.log_message or "") from error
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class _CommitFailed(Exception):
+    """The commit has failed, and what it was to make lasting may be so all the same."""
 
 
 class _Connection:
@@ -224,7 +239,10 @@ class _Connection:
         try:
             yield
             _check_time(self._deadline)
-            self.execute("COMMIT")
+            try:
+                self.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise _CommitFailed from error
         except BaseException:
             if self._connection.in_transaction:
                 self.execute("ROLLBACK")
@@ -299,46 +317,46 @@ def _check_time(deadline: float) -> None:
 # The jobs
 
 
-def _load(connection: _Connection, ids: Sequence[str]) -> dict[str, SessionRecord | Exception]:
+def _load(connection: _Connection, ids: Sequence[str]) -> dict[str, SessionRecord | SessionEnd | SessionRecordError]:
     with connection.reading():
         rows = [_row(connection, id) for id in ids]
-    return {row.id: row.record() for row in rows if row}
+    return {row.id: row.stored() for row in rows if row}
 
 
 def _save(connection: _Connection, writes: Sequence[SessionWrite]) -> list[SaveResult]:
     with connection.writing():
         results = [_save_one(connection, write) for write in writes]
-        _purge(connection, min(write.updated for write in writes), len(writes) + PURGED_MORE)
+        _purge(connection, min(map(_moment, writes)), len(writes) + PURGED_MORE)
     return results
 
 
-def _pop(connection: _Connection, id: str) -> SessionRecord | None:
+def _pop(connection: _Connection, end: SessionEnd) -> SessionRecord | None:
     with connection.writing():
-        row = _row(connection, id)
-        if row is None:
-            return None
-        record = row.record()
-        if isinstance(record, Exception):
-            raise record
-        connection.execute("DELETE FROM sessions WHERE number = ?", (row.number,))
-    return record
+        row = _row(connection, end.id)
+        stored = row and row.stored()
+        if isinstance(stored, SessionRecordError):
+            raise stored
+        _keep(connection, row, end)
+    return stored if isinstance(stored, SessionRecord) else None
 
 
-def _delete(connection: _Connection, ids: Sequence[str]) -> None:
-    with connection.writing():
-        connection.executemany("DELETE FROM sessions WHERE id = ?", [(id,) for id in ids])
-
-
-def _page(connection: _Connection, owner: str | None, after: int) -> tuple[list[SessionRecord | Exception], int | None]:
+def _page(
+    connection: _Connection, owner: str | None, after: int
+) -> tuple[list[SessionRecord | SessionRecordError], int | None]:
     """Returns some sessions, and the number of the last; None when there are no more."""
     condition, values = ("", ()) if owner is None else ("AND owner = ?", (owner,))
-    query = f"SELECT {COLUMNS} FROM sessions WHERE number > ? {condition} ORDER BY number LIMIT ?"  # noqa: S608
-    page: list[SessionRecord | Exception] = []
+    query = (
+        f"SELECT {COLUMNS} FROM sessions WHERE number > ? {condition} AND document IS NOT NULL "  # noqa: S608
+        "ORDER BY number LIMIT ?"
+    )
+    page: list[SessionRecord | SessionRecordError] = []
     size = 0
     with closing(connection.execute(query, (after, *values, PAGE_ROWS))) as rows:
         for row in map(_Row._make, rows):
-            page.append(row.record())
-            size += len(row.document)
+            stored = row.stored()
+            if not isinstance(stored, SessionEnd):
+                page.append(stored)
+            size += len(row.document or b"")
             if len(page) == PAGE_ROWS or size >= PAGE_BYTES:
                 return page, row.number
     return page, None
@@ -346,45 +364,33 @@ def _page(connection: _Connection, owner: str | None, after: int) -> tuple[list[
 
 def _save_one(connection: _Connection, write: SessionWrite) -> SaveResult:
     try:
-        return _insert(connection, write) if write.created is not None else _update(connection, write)
+        row = _row(connection, write.id)
+        stored = row and not isinstance(write, SessionEnd) and row.stored()
+        if isinstance(stored, SessionRecordError):
+            raise stored
+        result = write.apply(stored or None)
+        if isinstance(result, SessionRecord | SessionEnd):
+            _keep(connection, row, result)
+            return Outcome.SAVED
+        return result
     except (BSONError, OverflowError, RecursionError) as error:
         # Its text may quote what is in the session.
-        refusal = SessionStoreError(f"BSON cannot encode it: {type(error).__name__}")
+        refusal = SessionNotSaved(f"BSON cannot encode it: {type(error).__name__}")
         refusal.__cause__ = error
         return refusal
     except SessionStoreError as error:
-        return error
+        return SessionNotSaved(error.log_message or "")
 
 
-def _insert(connection: _Connection, write: SessionWrite) -> SaveResult:
-    document = _document(write.changes.apply({}), [])
-    owner = write.owner.value if write.owner else None
-    times = [_milliseconds(moment or write.updated) for moment in (write.created, write.updated, write.expires)]
-    connection.execute(
-        "INSERT INTO sessions (id, owner, created, updated, expires, document) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO NOTHING",
-        (write.id, owner, *times, document),
-    )
-    return Outcome.SAVED
-
-
-def _update(connection: _Connection, write: SessionWrite) -> SaveResult:
-    row = _row(connection, write.id)
-    if row is None or row.expires <= _milliseconds(write.updated):
-        return Outcome.GONE
-    document = row.document
-    if write.changes:
-        data, applied = row.content()
-        if not write.changes.is_repeatable:
-            if write.token in applied:
-                return Outcome.SAVED
-            applied = [*applied, write.token][-TOKENS_KEPT:]
-        if fields := write.changes.conflicts(data):
-            return Conflict(frozenset(fields))
-        document = _document(write.changes.apply(data), applied)
-    owner = write.owner.value if write.owner else row.owner
-    expires = row.expires if write.expires is None else _milliseconds(write.expires)
-    values = {"owner": owner, "updated": _milliseconds(write.updated), "expires": expires, "document": document}
+def _keep(connection: _Connection, row: "_Row | None", stored: SessionRecord | SessionEnd) -> None:
+    """Makes *stored* what is stored, where *row* (None: nothing) was."""
+    values = _columns(stored)
+    if row is None:
+        connection.execute(
+            f"INSERT INTO sessions ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",  # noqa: S608
+            tuple(values.values()),
+        )
+        return
     # Nothing but what is different, as SQLite would touch the indexes of the others, too.
     changed = {name: value for name, value in values.items() if value != getattr(row, name)}
     if changed:
@@ -393,7 +399,17 @@ def _update(connection: _Connection, write: SessionWrite) -> SaveResult:
             f"UPDATE sessions SET {assignments} WHERE number = ?",  # noqa: S608 - of our own names
             (*changed.values(), row.number),
         )
-    return Outcome.SAVED
+
+
+def _moment(write: SessionWrite) -> datetime:
+    """Returns when *write* was made."""
+    match write:
+        case SessionInsert(record):
+            return record.updated
+        case SessionUpdate():
+            return write.updated
+        case SessionEnd():
+            return write.ended
 
 
 def _purge(connection: _Connection, moment: datetime, number: int) -> None:
@@ -414,24 +430,16 @@ class _Row(NamedTuple):
     created: int
     updated: int
     expires: int
-    document: bytes
+    document: bytes | None
 
-    def record(self) -> SessionRecord | Exception:
+    def stored(self) -> SessionRecord | SessionEnd | SessionRecordError:
         try:
-            data, _ = self.content()
             created, updated, expires = map(_datetime, (self.created, self.updated, self.expires))
-            return SessionRecord(self.id, data, created, updated, expires, self.owner)
-        except SessionStoreError as error:
-            return error
-
-    def content(self) -> tuple[dict[str, Any], list[bytes]]:
-        """Returns the session's data, and the tokens of the last writes that cannot be repeated."""
-        try:
-            document = decode(self.document, CODEC_OPTIONS)
-            data: dict[str, Any] = document["data"]
-        except (BSONError, KeyError, TypeError) as error:
-            raise SessionStoreError(f"the document of session {self.id} is damaged: {type(error).__name__}") from error
-        return unescaped(data) if document.get("escaped") else data, document.get("applied", [])
+            if self.document is None:
+                return SessionEnd(self.id, updated, expires)
+            return SessionRecord(self.id, _data(self.document), created, updated, expires, self.owner)
+        except (BSONError, KeyError, TypeError, OverflowError) as error:
+            return SessionRecordError(self.id, f"its row is damaged ({type(error).__name__})")
 
 
 def _row(connection: _Connection, id: str) -> _Row | None:
@@ -439,18 +447,39 @@ def _row(connection: _Connection, id: str) -> _Row | None:
     return found and _Row._make(found)
 
 
-def _document(data: dict[str, Any], applied: list[bytes]) -> bytes:
+def _columns(stored: SessionRecord | SessionEnd) -> dict[str, Any]:
+    if isinstance(stored, SessionEnd):
+        times = (stored.ended, stored.ended, stored.expires)
+        owner, document = None, None
+    else:
+        times = (stored.created, stored.updated, stored.expires)
+        owner, document = stored.owner, _document(stored.data)
+    created, updated, expires = map(_milliseconds, times)
+    return {
+        "id": stored.id,
+        "owner": owner,
+        "created": created,
+        "updated": updated,
+        "expires": expires,
+        "document": document,
+    }
+
+
+def _document(data: dict[str, Any]) -> bytes:
     # BSON itself refuses no key but those with a NUL, but it would read {"$ref": ..., "$id": ...} as a DBRef.
     kept = escaped(data)
-    document = {
-        "data": kept,
-        **({} if kept is data else {"escaped": True}),
-        **({"applied": applied} if applied else {}),
-    }
-    encoded = encode(document, codec_options=CODEC_OPTIONS)
+    encoded = encode({"data": kept, **({} if kept is data else {"escaped": True})}, codec_options=CODEC_OPTIONS)
     if len(encoded) > MAX_BYTES:
-        raise SessionStoreError(f"it has {len(encoded)} bytes, and a session may have {MAX_BYTES}, as in MongoDB")
+        raise SessionNotSaved(f"it has {len(encoded)} bytes, and a session may have {MAX_BYTES}, as in MongoDB")
     return encoded
+
+
+def _data(encoded: bytes) -> dict[str, Any]:
+    document = decode(encoded, CODEC_OPTIONS)
+    data: dict[str, Any] = document["data"]
+    if type(data) is not dict:
+        raise TypeError("data is not a document")
+    return unescaped(data) if document.get("escaped") else data
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

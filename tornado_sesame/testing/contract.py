@@ -1,21 +1,49 @@
 """What every store does, whatever it keeps sessions in, as tests."""
 
 import asyncio
-import os
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
-from ..changes import Changes, Inc, Op, Push, Set, Unset
-from ..stores import Conflict, Outcome, SessionRecord, SessionStore, SessionWrite
+from ..changes import Changes, Create, Inc, Op, Push, Set, Unset
+from ..errors import SessionRecordError
+from ..stores import (
+    Conflict,
+    Outcome,
+    SaveResult,
+    SessionEnd,
+    SessionInsert,
+    SessionRecord,
+    SessionStore,
+    SessionUpdate,
+    SessionWrite,
+)
 from ..values import MAX_DEPTH, Path, plain
 
-__all__ = ["DATA", "LATER", "NOW", "StoreContract", "data", "insert", "inserted", "load", "new_id", "update"]
+__all__ = [
+    "DATA",
+    "LATER",
+    "NOW",
+    "StoreContract",
+    "data",
+    "end",
+    "ending",
+    "insert",
+    "inserted",
+    "load",
+    "new_id",
+    "pop",
+    "records",
+    "save",
+    "stored",
+    "update",
+]
+
+TIMEOUT = 60.0  # seconds, for each call of the store
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
 LATER = datetime(2096, 1, 2, 3, 4, 5, 678000, UTC)
@@ -50,18 +78,16 @@ class StoreContract:
     # Loading
 
     async def test_a_record_is_as_it_was_inserted(self, store: SessionStore) -> None:
-        """A write with `created` makes a session of its changes (applied to {}), with its times, to the millisecond,
-        and None for the owner.
-        """
+        """A `SessionInsert` stores its record, with the times to the millisecond, and None for no owner."""
         id = await inserted(store)
         assert await load(store, id) == SessionRecord(id, DATA, NOW, NOW, LATER)
 
     async def test_what_does_not_exist_is_left_out(self, store: SessionStore) -> None:
-        """`load` returns a dict of what it found: no None for the others, no error."""
+        """`load` returns a mapping of what it found: no None for the others, no error."""
         one, other = await inserted(store, {"n": 1}), await inserted(store, {"n": 2})
-        records = await loaded(store, [one, new_id(), other])
-        assert {id: record.data for id, record in records.items()} == {one: {"n": 1}, other: {"n": 2}}
-        assert await store.load([new_id()]) == {}
+        found = await loaded(store, [one, new_id(), other])
+        assert {id: record.data for id, record in found.items()} == {one: {"n": 1}, other: {"n": 2}}
+        assert await stored(store, [new_id()]) == {}
 
     async def test_a_record_belongs_to_whoever_loaded_it(self, store: SessionStore) -> None:
         """`load` returns copies: what a request does to its record must not reach the store."""
@@ -72,9 +98,9 @@ class StoreContract:
     async def test_a_thousand_at_once(self, store: SessionStore) -> None:
         """A batch has no limit that a caller would know of, such as a number of SQL parameters."""
         writes = [insert({"n": n}) for n in range(1000)]
-        assert await store.save(writes) == [Outcome.SAVED] * 1000
-        records = await loaded(store, [write.id for write in writes])
-        assert [records[write.id].data["n"] for write in writes] == list(range(1000))
+        assert await save(store, writes) == [Outcome.SAVED] * 1000
+        found = await loaded(store, [write.id for write in writes])
+        assert [found[write.id].data["n"] for write in writes] == list(range(1000))
 
     # Updating
 
@@ -105,10 +131,10 @@ class StoreContract:
     async def test_it_does_what_the_operations_say(
         self, store: SessionStore, ops: Ops, expected: dict[str, Any] | None
     ) -> None:
-        """`write.changes.apply(data)` does it for stores that read, change and write."""
+        """`write.apply(record)` does it for stores that read, change and write."""
         expected = {"f": 0.5, "s": "text", "d": DATA["d"]} if expected is None else expected
         id = await inserted(store)
-        assert await store.save([update(id, ops)]) == [Outcome.SAVED]
+        assert await save(store, [update(id, ops)]) == [Outcome.SAVED]
         found = await data(store, id)
         assert found == expected
         assert {name: isinstance(value, float) for name, value in found.items()} == {
@@ -116,11 +142,22 @@ class StoreContract:
         }
 
     async def test_dicts_that_the_change_set_created_are_made_or_used(self, store: SessionStore) -> None:
-        """Paths in `Changes.created` may be absent, or be there."""
-        ops: Ops = {("new", "a", "b"): Set(1), ("d", "x"): Inc(1)}
+        """A `Create` makes an empty dict where nothing is, and leaves one that is there as it is."""
+        ops: Ops = {
+            ("new",): Create(),
+            ("new", "a"): Create(),
+            ("new", "a", "b"): Set(1),
+            ("d",): Create(),
+            ("d", "x"): Inc(1),
+            ("empty",): Create(),
+        }
         id = await inserted(store)
-        assert await store.save([update(id, ops, created={("new",), ("new", "a"), ("d",)})]) == [Outcome.SAVED]
-        assert await data(store, id) == DATA | {"new": {"a": {"b": 1}}, "d": DATA["d"] | {"x": 1}}
+        assert await save(store, [update(id, ops)]) == [Outcome.SAVED]
+        expected = DATA | {"new": {"a": {"b": 1}}, "d": DATA["d"] | {"x": 1}, "empty": {}}
+        assert await data(store, id) == expected
+        alone: Ops = {("d", "d"): Create(), ("new",): Create(), ("empty",): Create()}
+        assert await save(store, [update(id, alone)]) == [Outcome.SAVED]
+        assert await data(store, id) == expected
 
     @pytest.mark.parametrize(
         ("ops", "fields"),
@@ -135,32 +172,47 @@ class StoreContract:
             ({("s",): Inc(1), ("d",): Push([1]), ("n",): Push([]), ("f",): Inc(1)}, {"s", "d", "n"}),
             ({("l",): Inc(1)}, {"l"}),
             ({("n",): Inc(2**63 - 1)}, {"n"}),
+            ({("s",): Create()}, {"s"}),
+            ({("l",): Create()}, {"l"}),
+            ({("f",): Create(), ("f", "x"): Set(1), ("new",): Create()}, {"f"}),
+            ({("l",): Create(), ("l", "0"): Set(1)}, {"l"}),
+            ({("l",): Create(), ("l", "0"): Inc(1)}, {"l"}),
+            ({("l",): Create(), ("l", "1"): Create(), ("l", "1", "a"): Push([1])}, {"l"}),
         ],
     )
     async def test_what_does_not_fit_is_a_conflict_and_changes_nothing(
         self, store: SessionStore, ops: Ops, fields: set[str]
     ) -> None:
-        """Ask `write.changes.conflicts(data)` before applying; it names the fields for the `Conflict`."""
+        """`write.apply(record)` returns the `Conflict`; a path never addresses the items of a list."""
         id, other = await inserted(store), await inserted(store)
         for batch in ([], [update(other, {("n",): Set(2)})]):
-            *_, result = await store.save([*batch, update(id, ops)])
+            *_, result = await save(store, [*batch, update(id, ops)])
             assert result == Conflict(frozenset(fields))
             assert await data(store, id) == DATA
+
+    async def test_nothing_is_removed_from_a_list(self, store: SessionStore) -> None:
+        """An `Unset` below what has become a list, or is gone, does nothing; all else in its write is done."""
+        id, other = await inserted(store, {"a": ["one", "two"], "d": {"l": [{"x": 1}]}, "n": 1}), await inserted(store)
+        ops: Ops = {("a", "0"): Unset(), ("d", "l", "0"): Unset(), ("d", "l", "1", "x"): Unset(), ("b", "0"): Unset()}
+        for ops in ops, {**ops, ("n",): Inc(1)}:  # noqa: B020
+            for batch in ([], [update(other, {("n",): Set(2)})]):
+                assert set(await save(store, [*batch, update(id, ops)])) == {Outcome.SAVED}
+        assert await data(store, id) == {"a": ["one", "two"], "d": {"l": [{"x": 1}]}, "n": 3}
 
     async def test_times(self, store: SessionStore) -> None:
         """An update sets `updated`; it sets `expires` only where the write has one, and never `created`."""
         id = await inserted(store)
         moment, end = NOW + timedelta(seconds=5), LATER + timedelta(seconds=5)
-        await store.save([update(id, {("n",): Set(2)}, at=moment)])
+        await save(store, [update(id, {("n",): Set(2)}, at=moment)])
         assert await load(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, moment, LATER)
-        await store.save([update(id, {}, at=moment, expires=end)])
+        await save(store, [update(id, {}, at=moment, expires=end)])
         assert await load(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, moment, end)
 
     async def test_overlapping_updates_are_all_done(self, store: SessionStore) -> None:
         """Read, change and write is one step: in a transaction, under a lock, or without an await in between."""
         id = await inserted(store, {"n": 0, "l": []})
         await asyncio.gather(
-            *(store.save([update(id, {("n",): Inc(1), ("l",): Push([n]), (f"f{n}",): Set(n)})]) for n in range(100))
+            *(save(store, [update(id, {("n",): Inc(1), ("l",): Push([n]), (f"f{n}",): Set(n)})]) for n in range(100))
         )
         found = await data(store, id)
         assert found.pop("n") == 100
@@ -170,14 +222,14 @@ class StoreContract:
     # Ending
 
     async def test_an_update_never_brings_a_session_back(self, store: SessionStore) -> None:
-        """A write without `created` is for a session that is there and has not expired; else it is `Outcome.GONE`."""
+        """A `SessionUpdate` is for a session that is there and has not expired; else it is `Outcome.GONE`."""
         gone, expired = new_id(), await inserted(store, expires=NOW)
         alive = await inserted(store)
         updates = [update(id, {("n",): Inc(1)}, expires=LATER) for id in (gone, alive, expired)]
-        assert await store.save(updates) == [Outcome.GONE, Outcome.SAVED, Outcome.GONE]
-        assert await store.save([update(gone, {("n",): Set(1)})]) == [Outcome.GONE]
-        assert await store.save([update(gone, {("n",): Set(1)}), update(alive, {})]) == [Outcome.GONE, Outcome.SAVED]
-        assert await store.save([update(expired, {("n",): Set(1)}, expires=LATER)]) == [Outcome.GONE]
+        assert await save(store, updates) == [Outcome.GONE, Outcome.SAVED, Outcome.GONE]
+        assert await save(store, [update(gone, {("n",): Set(1)})]) == [Outcome.GONE]
+        assert await save(store, [update(gone, {("n",): Set(1)}), update(alive, {})]) == [Outcome.GONE, Outcome.SAVED]
+        assert await save(store, [update(expired, {("n",): Set(1)}, expires=LATER)]) == [Outcome.GONE]
         assert await load(store, gone) is None
         assert (await data(store, alive))["n"] == 2
 
@@ -185,7 +237,7 @@ class StoreContract:
         """A store that still has an expired session may change it, or say that it is gone; nobody will see it."""
         expired = await inserted(store, expires=NOW)
         for writes in [update(expired, {("n",): Inc(1)})], [update(expired, {("n",): Set(1)}) for _ in range(2)]:
-            assert set(await store.save(writes)) <= {Outcome.SAVED, Outcome.GONE}
+            assert set(await save(store, writes)) <= {Outcome.SAVED, Outcome.GONE}
         record = await load(store, expired)
         assert record is None or record.expires == NOW
 
@@ -193,50 +245,81 @@ class StoreContract:
         """A session is expired when its `expires` is not later than the write's `updated`, whatever the clock says."""
         id = await inserted(store, expires=LATER)
         late = LATER - timedelta(milliseconds=1)
-        assert await store.save([update(id, {("n",): Set(5)}, at=late)]) == [Outcome.SAVED]
-        assert await store.save([update(id, {("n",): Set(6)}, at=LATER, expires=EVEN_LATER)]) == [Outcome.GONE]
+        assert await save(store, [update(id, {("n",): Set(5)}, at=late)]) == [Outcome.SAVED]
+        assert await save(store, [update(id, {("n",): Set(6)}, at=LATER, expires=EVEN_LATER)]) == [Outcome.GONE]
 
-    async def test_delete(self, store: SessionStore) -> None:
-        """`delete` ignores ids that are not there, and leaves the other sessions alone."""
+    async def test_an_end_takes_the_place_of_its_session_and_leaves_the_others_alone(self, store: SessionStore) -> None:
+        """A `SessionEnd` is stored, also where no session is; `load` returns it, and `records` does not."""
         one, two, three = [await inserted(store) for _ in range(3)]
-        await store.delete([one, new_id(), three])
-        await store.delete([one])
-        assert (await store.load([one, two, three])).keys() == {two}
+        await end(store, [one, new_id(), three])
+        await end(store, [one])
+        assert (await loaded(store, [one, two, three])).keys() == {two}
+        assert (await stored(store, [one]))[one] == ending(one)
+        assert [record.id async for record in records(store)] == [two]
+
+    @pytest.mark.parametrize(
+        ("ops", "owner"),
+        [
+            ({("n",): Set(2)}, None),
+            ({("n",): Inc(1)}, None),
+            ({("l",): Push([2])}, None),
+            ({("new",): Create()}, None),
+            ({("d", "n"): Inc(1)}, None),
+            ({("n",): Unset()}, None),
+            ({("d", "n"): Unset()}, None),
+            ({(): Set({"n": 1})}, None),
+            ({}, Set("alice")),
+            ({}, Set(None)),
+            ({}, None),
+        ],
+    )
+    async def test_an_update_leaves_an_end_as_it_is(self, store: SessionStore, ops: Ops, owner: Set | None) -> None:
+        """Whatever the update does, and however long it makes the session live."""
+        id, other = await inserted(store, owner="bob"), await inserted(store)
+        await end(store, [id])
+        for expires in (None, LATER):
+            if not ops and owner is None and expires is None:
+                continue  # there is no such write
+            late = update(id, ops, owner=owner, expires=expires)
+            assert await save(store, [late]) == [Outcome.GONE]
+            assert await save(store, [update(other, {}, expires=LATER), late]) == [Outcome.SAVED, Outcome.GONE]
+        assert (await stored(store, [id]))[id] == ending(id)
+        assert [record.id async for record in records(store, "alice")] == []
 
     async def test_pop_returns_what_it_deletes(self, store: SessionStore) -> None:
         """`pop` returns the session as the last save left it, and it is gone after."""
         id = await inserted(store)
-        await store.save([update(id, {("n",): Set(2)})])
-        assert await store.pop(id) == SessionRecord(id, DATA | {"n": 2}, NOW, NOW, LATER)
-        assert await store.pop(id) is None
+        await save(store, [update(id, {("n",): Set(2)})])
+        assert await pop(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, NOW, LATER)
+        assert await pop(store, id) is None
         assert await load(store, id) is None
 
     async def test_of_many_pops_one_gets_the_session(self, store: SessionStore) -> None:
         """`pop` reads and deletes in one step, or two rotations would make two sessions of one."""
         id = await inserted(store)
-        popped = await asyncio.gather(*(store.pop(id) for _ in range(20)))
+        popped = await asyncio.gather(*(pop(store, id) for _ in range(20)))
         assert sum(record is not None for record in popped) == 1
 
     # Owners and records
 
     async def test_a_session_has_one_from_the_start_or_later_or_never(self, store: SessionStore) -> None:
-        """`write.owner` is None (leave it), Set(None) (no owner), or Set(owner)."""
+        """`Changes.owner` is None (leave it), Set(None) (no owner), or Set(owner)."""
         alices, later, nobodys = await inserted(store, owner="alice"), await inserted(store), await inserted(store)
-        assert await store.save([update(later, {("n",): Set(5)}, owner=Set("bob"))]) == [Outcome.SAVED]
-        records = await loaded(store, [alices, later, nobodys])
-        assert [records[id].owner for id in (alices, later, nobodys)] == ["alice", "bob", None]
-        await store.save([update(alices, {}, owner=Set(None)), update(later, {("n",): Set(6)})])
-        records = await loaded(store, [alices, later])
-        assert [records[id].owner for id in (alices, later)] == [None, "bob"]
-        assert records[later].data["n"] == 6
-        popped = await store.pop(later)
+        assert await save(store, [update(later, {("n",): Set(5)}, owner=Set("bob"))]) == [Outcome.SAVED]
+        found = await loaded(store, [alices, later, nobodys])
+        assert [found[id].owner for id in (alices, later, nobodys)] == ["alice", "bob", None]
+        await save(store, [update(alices, {}, owner=Set(None)), update(later, {("n",): Set(6)})])
+        found = await loaded(store, [alices, later])
+        assert [found[id].owner for id in (alices, later)] == [None, "bob"]
+        assert found[later].data["n"] == 6
+        popped = await pop(store, later)
         assert popped is not None
         assert popped.owner == "bob"
 
     async def test_an_owner_stays_when_the_content_is_replaced(self, store: SessionStore) -> None:
         """The owner is not part of the data."""
         id = await inserted(store, owner="alice")
-        await store.save([update(id, {(): Set({})})])
+        await save(store, [update(id, {(): Set({})})])
         assert (await loaded(store, [id]))[id].owner == "alice"
 
     async def test_records_lists_all_sessions_or_those_of_an_owner(self, store: SessionStore) -> None:
@@ -247,78 +330,57 @@ class StoreContract:
             await inserted(store, owner="alice.b"),
             await inserted(store),
         }
-        listed = {record.id: record async for record in store.records()}
+        listed = {record.id: record async for record in records(store)}
         assert listed.keys() == alices | others
-        assert {id: record.data["n"] for id, record in listed.items() if id in alices}.keys() == alices
-        assert {record.id async for record in store.records("alice")} == alices
-        assert [record.data async for record in store.records("$ne")] == [{"a.b": 1}]
-        assert [record async for record in store.records("nobody")] == []
+        assert {record.id async for record in records(store, "alice")} == alices
+        assert [record.data async for record in records(store, "$ne")] == [{"a.b": 1}]
+        assert [record async for record in records(store, "nobody")] == []
         assert listed[next(iter(alices))] == await load(store, next(iter(alices)))
 
     async def test_listing_goes_on_while_sessions_come_and_go(self, store: SessionStore) -> None:
         """`records` neither fails nor loses its place when sessions are saved or deleted meanwhile."""
         ids = [await inserted(store) for _ in range(20)]
         seen = 0
-        async for record in store.records():
+        async for record in records(store):
             record.data["n"] = "changed"
             if seen == 0:
-                await store.delete(ids[10:])
+                await end(store, ids[10:])
                 await inserted(store)
             seen += 1
         assert seen >= 10
         assert await data(store, ids[0]) == DATA
 
-    # Repeating
+    # Coming late or twice
 
     @pytest.mark.parametrize("alone", [True, False])
-    async def test_a_write_that_is_repeated_is_done_once(self, store: SessionStore, alone: bool) -> None:
-        """Where a write with increments or appends was done, its token is known, and it is not done again.
-
-        It is `Outcome.SAVED` then. A store that cannot have done what it reported as failed has no use for tokens, and
-        its class sets this test to None.
-        """
-        id, other = await inserted(store, {"n": 0, "l": [], "d": {"n": 0}}), await inserted(store)
-        several: Ops = {("n",): Inc(1), ("l",): Push(["x"]), ("d", "n"): Inc(2)}
-        single: Ops = {("n",): Inc(1)}
-        for ops in (several, single):
-            write = update(id, ops)
-            batch = [write] if alone else [write, update(other, {("s",): Set("")})]
-            assert set(await store.save(batch)) == {Outcome.SAVED}
-            for _ in range(2):
-                assert set(await store.save([replace(write, is_repeated=True) for write in batch])) == {Outcome.SAVED}
-        assert await data(store, id) == {"n": 2, "l": ["x"], "d": {"n": 2}}
-
-    @pytest.mark.parametrize("alone", [True, False])
-    async def test_a_first_attempt_that_comes_after_its_repetition_is_not_done(
+    async def test_an_insert_that_comes_twice_does_not_undo_what_came_after(
         self, store: SessionStore, alone: bool
     ) -> None:
-        """That is so, for instance, when a database hung; and later writes are done as always.
-
-        A store in which a call that has ended leaves nothing under way has no such case, and its class sets this test
-        to None.
-        """
-        id, other = await inserted(store, {"n": 0, "l": [], "d": {"n": 0}}), await inserted(store)
-        assert await store.save([update(id, {("n",): Inc(100)})]) == [Outcome.SAVED]
-        for number in range(1, 4):
-            write = update(id, {("n",): Inc(1), ("l",): Push([number]), ("d", "n"): Inc(2)})
-            batch = [write] if alone else [write, update(other, {("n",): Inc(1)})]
-            assert set(await store.save([replace(write, is_repeated=True) for write in batch])) == {Outcome.SAVED}
-            assert set(await store.save(batch)) == {Outcome.SAVED}
-            assert set(await store.save([update(id, {("n",): Inc(10), ("s",): Set("x")})])) == {Outcome.SAVED}
-            assert set(await store.save([update(id, {("s",): Inc(1)})])) == {Conflict(frozenset({"s"}))}
-        assert await data(store, id) == {"n": 133, "l": [1, 2, 3], "d": {"n": 6}, "s": "x"}
-
-    @pytest.mark.parametrize("alone", [True, False])
-    async def test_an_insert_that_is_repeated_does_not_undo_what_came_after(
-        self, store: SessionStore, alone: bool
-    ) -> None:
-        """An insert of an id that is there is a repetition: it changes nothing and is `Outcome.SAVED`."""
+        """An insert of an id that is there came twice: it changes nothing and is `Outcome.SAVED`."""
         write = insert({"n": 0})
-        batch = [write] if alone else [insert({}), write]
-        await store.save(batch)
-        await store.save([update(write.id, {("n",): Inc(1)})])
-        assert set(await store.save(batch)) == {Outcome.SAVED}
+        batch: list[SessionWrite] = [write] if alone else [insert({}), write]
+        await save(store, batch)
+        await save(store, [update(write.id, {("n",): Inc(1)})])
+        assert set(await save(store, batch)) == {Outcome.SAVED}
         assert await data(store, write.id) == {"n": 1}
+
+    @pytest.mark.parametrize("alone", [True, False])
+    @pytest.mark.parametrize("by", ["end", "pop"])
+    async def test_an_insert_that_comes_late_or_twice_does_not_bring_a_session_back(
+        self, store: SessionStore, alone: bool, by: str
+    ) -> None:
+        """The end of a session is stored under its id, also where no session is yet; inserts are `Outcome.GONE` then.
+
+        That is so, for instance, when a database hung with the insert.
+        """
+        late, twice, other = insert({"n": 1}), insert({"n": 2}), insert({"n": 3})
+        await save(store, [twice])
+        for write in (late, twice):
+            await (end(store, [write.id]) if by == "end" else pop(store, write.id))
+        for batch in [[late], [twice]] if alone else [[late, other, twice]]:
+            results = await save(store, batch)
+            assert results == [Outcome.SAVED if write is other else Outcome.GONE for write in batch]
+        assert await loaded(store, [late.id, twice.id]) == {}
 
     # Batches
 
@@ -326,14 +388,14 @@ class StoreContract:
         """`save` returns one result for each write, in their order."""
         alive, also, odd = [await inserted(store) for _ in range(3)]
         new = insert({"n": 9})
-        writes = [
+        writes: list[SessionWrite] = [
             update(alive, {("n",): Inc(1)}),
             update(new_id(), {("n",): Inc(1)}),
             update(odd, {("s",): Inc(1), ("n",): Inc(1)}),
             new,
             update(also, {("s",): Set("x")}),
         ]
-        results = await store.save(writes)
+        results = await save(store, writes)
         assert results == [Outcome.SAVED, Outcome.GONE, Conflict(frozenset({"s"})), Outcome.SAVED, Outcome.SAVED]
         assert [(await data(store, id))["n"] for id in (alive, odd, new.id, also)] == [2, 1, 9, 1]
         assert (await data(store, also))["s"] == "x"
@@ -342,7 +404,7 @@ class StoreContract:
         """Each of them builds on what the others did."""
         id = await inserted(store, {"n": 0, "l": []})
         writes = [update(id, {("n",): Inc(n), ("l",): Push([n]), (f"f{n}",): Set(n)}) for n in range(5)]
-        assert await store.save(writes) == [Outcome.SAVED] * 5
+        assert await save(store, writes) == [Outcome.SAVED] * 5
         found = await data(store, id)
         assert sorted(found.pop("l")) == list(range(5))
         assert found == {"n": 10, **{f"f{n}": n for n in range(5)}}
@@ -383,7 +445,7 @@ class StoreContract:
         `bson.encode`, and `tornado_sesame.values.CODEC_OPTIONS`.
         """
         id = await inserted(store, {"inserted": value, "list": [value]})
-        await store.save([update(id, {("set",): Set(value), ("list",): Push([value]), ("pushed",): Push([value])})])
+        await save(store, [update(id, {("set",): Set(value), ("list",): Push([value]), ("pushed",): Push([value])})])
         found = await data(store, id)
         assert found == {"inserted": value, "list": [value, value], "set": value, "pushed": [value]}
         assert isinstance(found["inserted"], type(value))
@@ -406,10 +468,10 @@ class StoreContract:
             ("list",): Push([{key: 2}]),
             (key + "l",): Push([1]),
         }
-        assert await store.save([update(id, ops)]) == [Outcome.SAVED]
+        assert await save(store, [update(id, ops)]) == [Outcome.SAVED]
         expected = {key: {key: 2, "n" + key: {key: [key]}}, "list": [{key: 1}, {key: 2}], key + "l": [1]}
         assert await data(store, id) == expected
-        await store.save([update(id, {(key, key): Unset(), (key, "n" + key): Unset(), (key + "l",): Unset()})])
+        await save(store, [update(id, {(key, key): Unset(), (key, "n" + key): Unset(), (key + "l",): Unset()})])
         assert await data(store, id) == {key: {}, "list": [{key: 1}, {key: 2}]}
 
     async def test_keys_keep_their_order(self, store: SessionStore) -> None:
@@ -422,14 +484,14 @@ class StoreContract:
     async def test_the_deepest_nesting_that_a_session_can_have(self, store: SessionStore) -> None:
         """Data may nest as deep as MongoDB takes them."""
         id = await inserted(store, nested(MAX_DEPTH - 1))
-        await store.save([update(id, {("d",): Set(nested(MAX_DEPTH - 2)), ("e",): Push([nested(MAX_DEPTH - 3)])})])
+        await save(store, [update(id, {("d",): Set(nested(MAX_DEPTH - 2)), ("e",): Push([nested(MAX_DEPTH - 3)])})])
         assert await data(store, id) == {"d": nested(MAX_DEPTH - 2), "e": [nested(MAX_DEPTH - 3)]}
 
     async def test_what_was_written_belongs_to_the_store(self, store: SessionStore) -> None:
         """A value that was saved may be changed by the store, and no later save works on a copy that is stale."""
         id = await inserted(store)
-        await store.save([update(id, {("d",): Set({"a": [1]})})])
-        await store.save([update(id, {("d", "a"): Push([2])})])
+        await save(store, [update(id, {("d",): Set({"a": [1]})})])
+        await save(store, [update(id, {("d", "a"): Push([2])})])
         assert (await data(store, id))["d"] == {"a": [1, 2]}
 
     async def test_what_cannot_be_stored_fails_alone(self, store: SessionStore) -> None:
@@ -438,16 +500,17 @@ class StoreContract:
         Others in the batch are done. The exception goes to the log, so its text must not quote the value.
         """
         one, bad, other = [await inserted(store) for _ in range(3)]
-        writes = [
+        new = insert({"s": "new"})
+        writes: list[SessionWrite] = [
             update(one, {("n",): Inc(1)}),
             update(bad, {("s",): Set(Unstorable())}),
             update(other, {("n",): Inc(1)}),
-            insert({"s": "new"}),
+            new,
         ]
-        results = await store.save(writes)
+        results = await save(store, writes)
         assert [results[index] for index in (0, 2, 3)] == [Outcome.SAVED] * 3
         assert [(await data(store, id))["n"] for id in (one, other)] == [2, 2]
-        assert await data(store, writes[3].id) == {"s": "new"}
+        assert await data(store, new.id) == {"s": "new"}
         if results[1] is not Outcome.SAVED:  # as in memory, which takes everything
             assert isinstance(results[1], Exception)
             assert "secret" not in str(results[1]), "the error quotes the session's content"
@@ -477,42 +540,69 @@ def new_id() -> str:
     return uuid.uuid4().hex * 2
 
 
-def insert(content: Mapping[str, Any], *, expires: datetime = LATER, owner: str | None = None) -> SessionWrite:
+def insert(content: Mapping[str, Any], *, expires: datetime = LATER, owner: str | None = None) -> SessionInsert:
     """Returns a write that makes a new session."""
-    changes = Changes({(): Set(plain(content))})
-    return SessionWrite(
-        new_id(), changes, NOW, expires, os.urandom(8), created=NOW, owner=Set(owner) if owner else None
-    )
+    return SessionInsert(SessionRecord(new_id(), plain(content), NOW, NOW, expires, owner))
 
 
 def update(
-    id: str,
-    ops: Ops,
-    *,
-    created: Collection[Path] = (),
-    at: datetime = NOW,
-    expires: datetime | None = None,
-    owner: Set | None = None,
-) -> SessionWrite:
+    id: str, ops: Ops, *, at: datetime = NOW, expires: datetime | None = None, owner: Set | None = None
+) -> SessionUpdate:
     """Returns a write that changes a session."""
-    return SessionWrite(id, Changes(ops, frozenset(created)), at, expires, os.urandom(8), owner=owner)
+    return SessionUpdate(id, Changes(ops, owner), at, expires)
+
+
+def ending(id: str) -> SessionEnd:
+    """Returns a write that ends a session."""
+    return SessionEnd(id, NOW, NOW + timedelta(minutes=1))
+
+
+async def save(store: SessionStore, writes: Sequence[SessionWrite]) -> list[SaveResult]:
+    """Has *writes* saved, and returns their results."""
+    return list(await store.save(writes, timeout=TIMEOUT))
+
+
+async def stored(
+    store: SessionStore, ids: Sequence[str]
+) -> Mapping[str, SessionRecord | SessionEnd | SessionRecordError]:
+    """Returns what is stored under *ids*."""
+    return await store.load(ids, timeout=TIMEOUT)
+
+
+async def pop(store: SessionStore, id: str) -> SessionRecord | None:
+    """Ends a session and returns it as it was."""
+    return await store.pop(ending(id), timeout=TIMEOUT)
+
+
+async def end(store: SessionStore, ids: Sequence[str]) -> None:
+    """Ends sessions."""
+    assert set(await save(store, [ending(id) for id in ids])) == {Outcome.SAVED}
+
+
+async def records(store: SessionStore, owner: str | None = None) -> AsyncIterator[SessionRecord]:
+    """Iterates over the sessions, or over those of an owner."""
+    async for record in store.records(owner, timeout=TIMEOUT):
+        if isinstance(record, Exception):
+            raise record
+        yield record
 
 
 async def inserted(store: SessionStore, content: Mapping[str, Any] = DATA, **options: Any) -> str:
     """Makes a new session and returns its id."""
     write = insert(content, **options)
-    assert await store.save([write]) == [Outcome.SAVED], "a new session could not be inserted"
+    assert await save(store, [write]) == [Outcome.SAVED], "a new session could not be inserted"
     return write.id
 
 
 async def loaded(store: SessionStore, ids: Sequence[str]) -> dict[str, SessionRecord]:
     """Returns the sessions that exist, by id."""
-    records = {}
-    for id, record in (await store.load(ids)).items():
+    found = {}
+    for id, record in (await stored(store, ids)).items():
         if isinstance(record, Exception):
             raise record
-        records[id] = record
-    return records
+        if isinstance(record, SessionRecord):
+            found[id] = record
+    return found
 
 
 async def load(store: SessionStore, id: str) -> SessionRecord | None:

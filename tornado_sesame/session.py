@@ -4,7 +4,7 @@ The data lie in plain dicts and lists, as a store returned them. A container bec
 reached, and the node takes its place in the container above; so loading costs nothing for what is not looked at, there
 is one node for one container, and a node knows where it is by the nodes above it.
 
-References go one way, from the nodes to the `Session` and from there to its `Host`: what a request leaves behind is
+References go one way, from the nodes to the `Session` and from there to its `Backing`: what a request leaves behind is
 freed at once, without the garbage collector, as long as nothing nested was looked at.
 """
 
@@ -25,25 +25,28 @@ from typing import Any, Protocol, SupportsIndex, overload
 
 from bson import Int64
 
-from .changes import Changes, ChangeSet, Set
+from .changes import ChangeSet
 from .counters import counter, origin_of, same_float
-from .errors import SessionDataError, SessionNotLoaded
-from .values import MISSING, Node, Path, bson_size, normalized, normalized_key, plain
+from .errors import SessionDataError, SessionNotLoaded, quoted
+from .values import MISSING, Path, SessionContainer, bson_size, normalized, normalized_key, plain
 
-__all__ = ["Content", "Host", "Session", "SessionDict", "SessionList"]
+__all__ = ["Backing", "Session", "SessionData", "SessionDict", "SessionList"]
 
 
-class Host(Protocol):
-    """Whose content a `Session` shows."""
+class Backing(Protocol):
+    """What a `Session` is a view of: it loads the content, and has changes of it saved."""
 
     def load(self) -> Awaitable[None]:
-        """Loads the content and gives it to `Content.open`."""
+        """Loads the content and gives it to `SessionData.open`."""
 
-    def changing(self) -> ChangeSet:
-        """Hears that there will be a change, and returns what notes it. It may raise, and then there is no change."""
+    def begin_change(self) -> ChangeSet:
+        """Returns what the caller is to tell of a change, just before it makes it, and has that saved.
+
+        :raises SessionError: when there can be no change now. The caller makes none then.
+        """
 
 
-class SessionDict(Node, MutableMapping[str, Any]):
+class SessionDict(SessionContainer, MutableMapping[str, Any]):
     """A dict in a session. Its items are attributes, too: ``session.user.name`` is ``session["user"]["name"]``.
 
     A missing key raises `KeyError`, a missing attribute `AttributeError`. Names that dicts use themselves (``items``,
@@ -89,7 +92,7 @@ class SessionDict(Node, MutableMapping[str, Any]):
                 return self[name]
             except KeyError:
                 pass
-        raise AttributeError(f"{type(self).__name__} has no attribute or key {name!r}")
+        raise AttributeError(f"{type(self).__name__} has no attribute or key {quoted(name)}")
 
     def get(self, key: str, default: Any = None) -> Any:
         """Returns the item, or *default* when there is none.
@@ -98,7 +101,7 @@ class SessionDict(Node, MutableMapping[str, Any]):
         """
         if key in self._data:
             return self[key]
-        if type(default) in _NUMBERS and default == 0 and same_float(default, 0):  # which -0.0 is not
+        if type(default) in _NUMBERS and default == 0 and same_float(default, 0):  # -0.0 is no neutral start
             return counter(default, self._token or _new_token(self), key, None)
         return default
 
@@ -143,30 +146,30 @@ class SessionDict(Node, MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         old = self._data.get(key, MISSING)
-        if value is old and isinstance(value, Node):
+        if value is old and isinstance(value, SessionContainer):
             return  # `session.cart += [...]` appends, and then assigns the list to where it is
-        host, path, depth, in_list = _located(self)
+        backing, path, depth, in_list = _located(self)
         origin = origin_of(value)
         key = _accepted_key(self, key)
         new = _accepted(self, key, value, depth)
-        if host is not None:
+        if backing is not None:
             if in_list:
-                host.changing().rewritten(path)
+                backing.begin_change().rewritten(path)
             elif origin is not None and origin.holder is self._token and origin.key == key:
-                host.changing().incremented((*path, key), old, new, origin.read, origin.added)
+                backing.begin_change().incremented((*path, key), old, new, origin.read, origin.added)
             else:
-                host.changing().assigned((*path, key), old, new)
+                backing.begin_change().assigned((*path, key), old, new)
         self._data[key] = new
         _detach(old)
 
     def __delitem__(self, key: str) -> None:
         old = self._data[key]
-        host, path, _, in_list = _located(self)
-        if host is not None:
+        backing, path, _, in_list = _located(self)
+        if backing is not None:
             if in_list:
-                host.changing().rewritten(path)
+                backing.begin_change().rewritten(path)
             else:
-                host.changing().deleted((*path, key), old)
+                backing.begin_change().deleted((*path, key), old)
         del self._data[key]
         _detach(old)
 
@@ -176,7 +179,7 @@ class SessionDict(Node, MutableMapping[str, Any]):
     def __delattr__(self, name: str) -> None:
         key = self._key_of(name)
         if key not in self._data:
-            raise AttributeError(f"{type(self).__name__} has no attribute or key {name!r}")
+            raise AttributeError(f"{type(self).__name__} has no attribute or key {quoted(name)}")
         del self[key]
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -186,14 +189,14 @@ class SessionDict(Node, MutableMapping[str, Any]):
         (0, [] or {}) does not replace what the other request stored.
         """
         if key not in self._data:
-            host, path, depth, in_list = _located(self)
+            backing, path, depth, in_list = _located(self)
             key = _accepted_key(self, key)
             new = _accepted(self, key, default, depth)
-            if host is not None:
+            if backing is not None:
                 if in_list:
-                    host.changing().rewritten(path)
+                    backing.begin_change().rewritten(path)
                 else:
-                    host.changing().created((*path, key), new)
+                    backing.begin_change().created((*path, key), new)
             self._data[key] = new
         return self[key]
 
@@ -223,11 +226,11 @@ class SessionDict(Node, MutableMapping[str, Any]):
         self._replace({})
 
     def _replace(self, data: dict[str, Any]) -> None:
-        host, path, _, _ = _located(self)
+        backing, path, _, _ = _located(self)
         if not data and not self._data:
             return
-        if host is not None:
-            host.changing().rewritten(path)
+        if backing is not None:
+            backing.begin_change().rewritten(path)
         old = list(self._data.values())
         self._data.clear()
         self._data.update(data)
@@ -236,8 +239,8 @@ class SessionDict(Node, MutableMapping[str, Any]):
     def _key_of(self, name: str) -> str:
         if name[:1] == "_" or name in _OWN_NAMES:
             raise AttributeError(
-                f"{name!r} cannot be set or deleted as an attribute of a {type(self).__name__}, "
-                f"whose own it is: use session[{name!r}]"
+                f"{quoted(name)} cannot be set or deleted as an attribute of a {type(self).__name__}, "
+                f"which has it for itself: use session[{quoted(name)}]"
             )
         return name
 
@@ -250,35 +253,36 @@ class Session(SessionDict):
 
     ``await self.session`` loads it, once a request, and returns it. Before that, touching it raises `SessionNotLoaded`.
 
-    :arg host: see `Host`.
+    :arg backing: see `Backing`.
     """
 
-    __slots__ = ("__weakref__", "_host")
+    __slots__ = ("__weakref__", "_backing")
 
-    _host: Host
+    _backing: Backing
 
-    def __init__(self, host: Host, data: dict[str, Any]) -> None:
+    def __init__(self, backing: Backing, data: dict[str, Any]) -> None:
         super().__init__(data, None, "")
-        _set_session_host(self, host)
+        _set_session_backing(self, backing)
 
     def __await__(self) -> Generator[Any, Any, "Session"]:
         if self._data is _NOT_LOADED:
-            yield from self._host.load().__await__()
+            yield from self._backing.load().__await__()
         return self
 
     def __repr__(self) -> str:
         return "<Session: not loaded>" if self._data is _NOT_LOADED else super().__repr__()
 
 
-class Content:
-    """The content of a `Session`, as its `Host` handles it: loaded, replaced, copied and saved."""
+class SessionData:
+    """The content of a `Session` and its owner, as its `Backing` handles them: loaded, replaced, copied and saved."""
 
-    __slots__ = ("_changes", "_shown", "data")
+    __slots__ = ("_changes", "_session_ref", "data", "owner")
 
     def __init__(self) -> None:
         self.data: dict[str, Any] = _NOT_LOADED
+        self.owner: str | None = None
         self._changes: ChangeSet | None = None  # until there is one
-        self._shown: Callable[[], Session | None] = _nothing
+        self._session_ref: Callable[[], Session | None] = _nothing
 
     @property
     def is_loaded(self) -> bool:
@@ -292,33 +296,39 @@ class Content:
 
     @property
     def has_changes(self) -> bool:
+        """Whether something has changed that no save has taken."""
         return bool(self._changes)
 
-    def session(self, host: Host) -> Session:
+    def session(self, backing: Backing) -> Session:
         """Returns the session that shows this content: the same one as long as somebody has it."""
-        session = self._shown()
+        session = self._session_ref()
         if session is None:
-            session = Session(host, self.data)
-            self._shown = weakref.ref(session)
+            session = Session(backing, self.data)
+            self._session_ref = weakref.ref(session)
         return session
 
-    def open(self, data: dict[str, Any]) -> None:
+    def open(self, data: dict[str, Any], owner: str | None = None) -> None:
         """Makes *data* the content, as loaded: nothing of it is a change. Nodes of the former content are detached."""
         old = list(self.data.values()) if self.is_loaded else []
         self._changes = None
+        self.owner = owner
         self.data = data
-        session = self._shown()
+        session = self._session_ref()
         if session is not None:
             _set_dict_data(session, data)
         _detach(*old)
 
-    def replace(self, host: Host, data: Any) -> None:
+    def unload(self) -> None:
+        """Forgets the content and what has changed in it."""
+        self.open(_NOT_LOADED)
+
+    def replace(self, backing: Backing, data: Any) -> None:
         """Makes *data* the content, as a change.
 
         :raises SessionDataError: when it is not a mapping or cannot be stored.
         :raises SessionNotLoaded: when the session is not loaded.
         """
-        session = self.session(host)
+        session = self.session(backing)
         if data is session:
             return
         if not isinstance(data, Mapping):
@@ -326,18 +336,13 @@ class Content:
         len(session)
         session._replace(normalized(data, depth=0))
 
-    def take_changes(self) -> Changes:
-        """Returns what changed since the last time."""
-        return self.changes.take(self)
-
-    def take_all(self) -> Changes:
-        """Returns the whole content as one change, to be put where nothing is."""
-        self._changes = None
-        return Changes({(): Set(plain(self.data))})
+    def whole(self) -> dict[str, Any]:
+        """Returns a plain copy of the content."""
+        return plain(self.data)  # type: ignore[no-any-return]
 
     def size(self) -> int:
         """Returns how many bytes the content has as BSON."""
-        return bson_size(plain(self.data))
+        return bson_size(self.whole())
 
     def snapshot(self, path: Path, last: int | None = None) -> Any:
         value: Any = self.data
@@ -356,7 +361,7 @@ class Content:
         holder[path[-1]] = number
 
 
-class SessionList(Node, MutableSequence[Any]):
+class SessionList(SessionContainer, MutableSequence[Any]):
     """A list in a session.
 
     ``append``, ``extend`` and ``+=`` are saved as appends, which overlapping requests do not take from each other. Any
@@ -450,15 +455,15 @@ class SessionList(Node, MutableSequence[Any]):
 
     def extend(self, values: Iterable[Any]) -> None:
         values = list(values)
-        host, path, depth, in_list = _located(self)
+        backing, path, depth, in_list = _located(self)
         new = [_accepted(self, position, value, depth) for position, value in enumerate(values, len(self._data))]
         if not new:
             return
-        if host is not None:
+        if backing is not None:
             if in_list:
-                host.changing().rewritten(path)
+                backing.begin_change().rewritten(path)
             else:
-                host.changing().appended(path, len(new))
+                backing.begin_change().appended(path, len(new))
         self._data.extend(new)
 
     def __iadd__(self, values: Iterable[Any]) -> "SessionList":
@@ -470,21 +475,31 @@ class SessionList(Node, MutableSequence[Any]):
         return self
 
     def insert(self, index: SupportsIndex, value: Any) -> None:
-        self._rewrite((value,), index, 1, lambda new: self._data.insert(index, *new))
+        position = operator.index(index)
+        (new,) = self._accepted((value,), position, 1)
+        self._begin_rewrite()
+        self._data.insert(position, new)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         old = self._data[index]
         if isinstance(index, slice):
             start, _, step = index.indices(len(self._data))
-            self._rewrite(value, start, step, lambda new: self._data.__setitem__(index, new))
+            new = self._accepted(value, start, step)
+            if step != 1 and len(new) != len(old):
+                raise ValueError(f"{len(new)} items cannot take the place of {len(old)}")
+            self._begin_rewrite()
+            self._data[index] = new
             _detach(*old)
-        elif not (value is old and isinstance(value, Node)):
-            self._rewrite((value,), index, 1, lambda new: self._data.__setitem__(index, *new))
+        elif not (value is old and isinstance(value, SessionContainer)):
+            (new,) = self._accepted((value,), index, 1)
+            self._begin_rewrite()
+            self._data[index] = new
             _detach(old)
 
     def __delitem__(self, index: SupportsIndex | slice) -> None:
         old = self._data[index]
-        self._rewrite((), 0, 1, lambda _: self._data.__delitem__(index))
+        self._begin_rewrite()
+        del self._data[index]
         _detach(*(old if isinstance(index, slice) else (old,)))
 
     def clear(self) -> None:
@@ -492,28 +507,26 @@ class SessionList(Node, MutableSequence[Any]):
             del self[:]
 
     def reverse(self) -> None:
-        self._rewrite((), 0, 1, lambda _: self._data.reverse())
+        self._begin_rewrite()
+        self._data.reverse()
 
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
         # The nodes, not the raw dicts in their place, are what `key` expects.
         ordered = sorted(self, key=key, reverse=reverse)
-        self._rewrite((), 0, 1, lambda _: self._data.__setitem__(slice(None), ordered))
+        self._begin_rewrite()
+        self._data[:] = ordered
 
-    def _rewrite(
-        self, values: Iterable[Any], start: SupportsIndex, step: int, change: Callable[[list[Any]], Any]
-    ) -> None:
-        """Changes the list by *change*, which gets *values*, bound for every *step*-th position, as they are stored."""
-        host, path, depth, _ = _located(self)
+    def _accepted(self, values: Iterable[Any], start: SupportsIndex, step: int) -> list[Any]:
+        """Returns *values*, bound for every *step*-th position, as they are stored."""
+        depth = _located(self)[2]
         positions = itertools.count(operator.index(start), step)
-        new = [_accepted(self, position, value, depth) for position, value in zip(positions, values, strict=False)]
-        before = self._data.copy()
-        change(new)  # before it is recorded, as it may raise an IndexError or ValueError
-        if host is not None:
-            try:
-                host.changing().rewritten(path)
-            except BaseException:
-                self._data[:] = before
-                raise
+        return [_accepted(self, position, value, depth) for position, value in zip(positions, values, strict=False)]
+
+    def _begin_rewrite(self) -> None:
+        """Notes a change that only saving the whole list can tell. What follows cannot fail any more."""
+        backing, path, _, _ = _located(self)
+        if backing is not None:
+            backing.begin_change().rewritten(path)
 
 
 class _NotLoaded(dict[str, Any]):
@@ -541,7 +554,7 @@ _set_dict_data = SessionDict.__dict__["_data"].__set__
 _set_dict_parent = SessionDict.__dict__["_parent"].__set__
 _set_dict_key = SessionDict.__dict__["_key"].__set__
 _set_dict_token = SessionDict.__dict__["_token"].__set__
-_set_session_host = Session.__dict__["_host"].__set__
+_set_session_backing = Session.__dict__["_backing"].__set__
 
 
 def _new_token(node: SessionDict) -> object:
@@ -550,14 +563,14 @@ def _new_token(node: SessionDict) -> object:
     return token
 
 
-def _located(node: SessionDict | SessionList) -> tuple[Host | None, Path, int, bool]:
+def _located(node: SessionDict | SessionList) -> tuple[Backing | None, Path, int, bool]:
     """Returns where *node* is.
 
-    :returns: the host of its session (None when it was taken out of it), the path under which its changes are
+    :returns: the backing of its session (None when it was taken out of it), the path under which its changes are
         recorded, how deep it lies (the session itself is 1), and whether that path is that of a list around it.
     """
     if type(node) is Session:
-        return node._host, (), 1, False
+        return node._backing, (), 1, False
     keys: list[str] = []
     depth = 1
     in_list = False
@@ -570,7 +583,7 @@ def _located(node: SessionDict | SessionList) -> tuple[Host | None, Path, int, b
             keys.append(node._key)
         node = parent
     keys.reverse()
-    return node._host if type(node) is Session else None, tuple(keys), depth, in_list
+    return node._backing if type(node) is Session else None, tuple(keys), depth, in_list
 
 
 def _accepted_key(node: SessionDict, key: Any) -> str:

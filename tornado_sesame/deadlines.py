@@ -1,0 +1,85 @@
+"""One timer for many futures that wait equally long, and a time limit for one call.
+
+A timer for each would cost more than the rest of the waiting.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+__all__ = ["GRACE_SECONDS", "Deadlines", "answer_within"]
+
+# How long a call may go on after its callers have given up, before it is cancelled. While it waits for a server,
+# PyMongo looks at its deadline every half second, and on Python 3.11 a cancellation that meets one of these looks can
+# leave its lock locked for good.
+GRACE_SECONDS = 2.0
+
+Result = TypeVar("Result")
+
+
+class Waiting(Protocol):
+    """What has a deadline."""
+
+    @property
+    def future(self) -> "asyncio.Future[Any]":
+        """Done when there is nothing to wait for any more."""
+
+    @property
+    def deadline(self) -> float:
+        """When it expires, by the event loop's clock."""
+
+
+class Deadlines:
+    """Watches the deadlines of what comes in their order.
+
+    :arg expire: is called with what is not done at its deadline, and makes its future done.
+    """
+
+    def __init__(self, expire: Callable[[Any], None]) -> None:
+        self._expire = expire
+        self._waiting: deque[Waiting] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, waiting: Waiting, loop: asyncio.AbstractEventLoop) -> None:
+        """Watches *waiting*, whose deadline is not earlier than those of all before it."""
+        self._waiting.append(waiting)
+        if self._timer is None:
+            self._timer = loop.call_at(waiting.deadline, self._on_time, loop)
+
+    def forget_done(self) -> None:
+        """Lets go of those who came first and are done."""
+        while self._waiting and self._waiting[0].future.done():
+            self._waiting.popleft()
+
+    def clear(self) -> None:
+        """Watches nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._waiting.clear()
+
+    def _on_time(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self.forget_done()
+        while self._waiting:
+            first = self._waiting[0]
+            if first.deadline > loop.time():
+                self._timer = loop.call_at(first.deadline, self._on_time, loop)
+                return
+            self._expire(first)
+            self.forget_done()
+
+
+async def answer_within(seconds: float, call: Awaitable[Result]) -> Result:
+    """Returns the answer of one *call*, which comes by itself.
+
+    :raises TimeoutError: when it takes longer.
+    """
+    task = asyncio.ensure_future(call)
+    await asyncio.wait({task}, timeout=seconds)
+    if task.done():
+        return task.result()
+    asyncio.get_running_loop().call_later(GRACE_SECONDS, task.cancel)
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody else asks for it
+    raise TimeoutError(f"no answer within {seconds} s")

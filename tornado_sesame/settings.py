@@ -1,0 +1,91 @@
+"""What can be set about sessions, and the rules of time that follow from it."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from .cookie import SessionCookie
+
+__all__ = ["END_REMEMBERED", "SessionSettings", "now", "truncated_to_ms"]
+
+END_REMEMBERED = timedelta(minutes=1)
+"""How long a store remembers that a session has ended; see `SessionEnd`."""
+
+# The longest timeout, so that no time that is computed with it is beyond what a datetime holds.
+LONGEST = timedelta(days=365_000)
+
+SHORTEST = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """The settings of a `SessionManager`, which gives them their defaults.
+
+    :arg cookie: the cookie's name and attributes.
+    :arg idle_timeout: how long a session lives after its last use.
+    :arg absolute_timeout: how long it lives at most, however much it is used; None for as long as it is used. Nothing
+        but a new session, after `SessionMixin.destroy_session`, begins this time anew.
+    :arg touch_interval: how much of *idle_timeout* must have passed before a use extends the session, and with it the
+        cookie; so one that is only read is written once in this time.
+    :arg wait_for_save: holds each response until the changes its handler made are saved, and answers with a 503 when
+        they cannot be. False sends responses at once and logs failed saves; a client that is faster than the save then
+        finds its session as it was before, and a new one not at all.
+    :arg timeout: seconds after which a store that does not answer counts as failed.
+    :arg max_bytes: the largest that a session may become, as BSON; None for no other limit than the store's. The
+        request that makes it larger gets a `SessionTooLarge`, and what it changed is not saved.
+    :raises TypeError, ValueError: for settings that cannot be meant, saying which.
+    """
+
+    cookie: SessionCookie
+    idle_timeout: timedelta
+    absolute_timeout: timedelta | None
+    touch_interval: timedelta
+    wait_for_save: bool
+    timeout: float
+    max_bytes: int | None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cookie, SessionCookie):
+            raise TypeError(f"cookie must be a SessionCookie, not a {type(self.cookie).__name__}")
+        for name in ("idle_timeout", "absolute_timeout", "touch_interval"):
+            value = getattr(self, name)
+            if value is None and name == "absolute_timeout":
+                continue
+            if not isinstance(value, timedelta):
+                raise TypeError(f"{name} must be a datetime.timedelta, not a {type(value).__name__}")
+            if name != "touch_interval" and not SHORTEST <= value <= LONGEST:
+                raise ValueError(f"{name}={value!r}: must be at least a second and at most {LONGEST.days:,} days")
+        if not timedelta(0) <= self.touch_interval < self.idle_timeout:
+            raise ValueError(f"touch_interval={self.touch_interval!r}: must be shorter than idle_timeout")
+        if not self.timeout > 0:
+            raise ValueError(f"timeout={self.timeout!r}: must be a positive number of seconds")
+        if self.max_bytes is not None and not self.max_bytes > 0:
+            raise ValueError(f"max_bytes={self.max_bytes!r}: must be a positive number of bytes")
+
+    def expiry(self, created: datetime, moment: datetime) -> datetime:
+        """Returns when a session that was created then and is used at *moment* expires."""
+        expires = moment + self.idle_timeout
+        return expires if self.absolute_timeout is None else min(expires, created + self.absolute_timeout)
+
+    def lifetime(self, created: datetime | None) -> timedelta:
+        """Returns how long a session that is used now, and not again, lives; *created* is None for a new one."""
+        moment = now()
+        return self.expiry(created or moment, moment) - moment
+
+    def is_valid(self, created: datetime, expires: datetime, moment: datetime) -> bool:
+        """Tells whether a session with these times has not expired at *moment*."""
+        limit = self.absolute_timeout
+        return moment < expires and (limit is None or moment < created + limit)
+
+    def is_touch_due(self, created: datetime, expires: datetime, moment: datetime) -> bool:
+        """Tells whether a session that would expire then is to live longer when it is used at *moment*."""
+        return expires - moment <= self.idle_timeout - self.touch_interval and expires < self.expiry(created, moment)
+
+
+def now() -> datetime:
+    """Returns the time, in UTC. All of this package's times come from here."""
+    return datetime.now(UTC)
+
+
+def truncated_to_ms(moment: datetime) -> datetime:
+    """Returns *moment* as exact as stores keep it."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
