@@ -235,7 +235,7 @@ async def record_of(manager: SessionManager, id: str) -> SessionRecord | None:
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Returns when *condition* holds; fails after ten seconds."""
-    async with asyncio.timeout(10):
+    """Returns when *condition* holds; fails after two minutes."""
+    async with asyncio.timeout(120):
         while not await condition():
             await asyncio.sleep(0.01)
