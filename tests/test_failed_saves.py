@@ -403,21 +403,23 @@ class TestWhileItIsDown:
 
             talks = [asyncio.ensure_future(talk(visitor)) for visitor in range(VISITORS)]
 
-            async def more(kind, number):
-                before = len(told[kind])
+            async def more(number, *kinds):
+                def count():
+                    return sum(len(told[kind]) for kind in kinds)
+
+                before = count()
 
                 async def has_more():
-                    return len(told[kind]) >= before + number
+                    return count() >= before + number
 
                 await eventually(has_more)
 
-            await more("done", VISITORS * 3)
+            await more(VISITORS * 3, "done")
             for fault in "killed", "paused":
                 mongod.kill() if fault == "killed" else mongod.pause()
-                await more("unknown", 1)
-                await asyncio.sleep(5)
+                await more(VISITORS * 2, "unknown", "not done")
                 await asyncio.to_thread(mongod.start) if fault == "killed" else mongod.resume()
-                await more("done", VISITORS * 3)
+                await more(VISITORS * 3, "done")
             is_over.set()
             await asyncio.gather(*talks)
             data = await database.data(browser.secret)
