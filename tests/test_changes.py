@@ -347,6 +347,16 @@ def test_what_was_not_saved_is_pending_together_with_what_came_later(before, aft
     assert ops == expected
 
 
+def test_a_sum_from_nothing_that_was_not_saved_is_seen_as_the_store_will_have_it():
+    content = Local({})
+    content.session.f = content.session.get("f", 0.0) + 0.1
+    content.take_changes()
+    content.session.f += 0.1
+    content.session.f += -0.7
+    content.changes.restore()
+    assert content.take_changes().apply({}) == content.session.copy()
+
+
 def test_an_owner_is_a_change_like_any_other():
     content = Local({"n": 1})
     changes = content.changes

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
-from bson import DatetimeMS, encode
+from bson import Binary, DatetimeMS, ObjectId, encode
 from bson.raw_bson import RawBSONDocument
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import OperationFailure
@@ -51,6 +51,8 @@ BAD = {
     "a date beyond Python's": {"expires": DatetimeMS(8_640_000_000_000_000)},
     "invalid UTF-8": {"data": {"s": "invalid"}},
     "invalid UTF-8 in a key": {"data": {"l": [{"invalid": 1}]}},
+    "a malformed UUID": {"data": {"l": [{"u": Binary(b"xx", 4)}]}},
+    "a malformed UUID beside the data": {"created": Binary(b"xx", 4)},
     "data that are none": {"data": [1]},
 }
 
@@ -60,6 +62,13 @@ WORDS = {f"word{number}": "x" * 1000 for number in range(100)}
 @pytest.fixture
 def store(database):
     return database.new_store()
+
+
+def deep(levels):
+    value = {}
+    for _ in range(levels):
+        value = {"d": value}
+    return value
 
 
 class Large(SessionMixin, RequestHandler):
@@ -229,6 +238,15 @@ class TestOneBadItem:
         assert len(records) == 1000
         await end(store, [write.id for write in inserts])
 
+    @pytest.mark.parametrize("bad", ["a lone surrogate \ud800", deep(3000)], ids=["surrogate", "depth"])
+    async def test_that_a_session_would_refuse_does_so_too(self, store, bad):
+        one, victim, other = [await inserted(store) for _ in range(3)]
+        writes = [update(one, {("n",): Inc(1)}), update(victim, {("s",): Set(bad)}), update(other, {("n",): Inc(1)})]
+        first, refused, last = await save(store, writes)
+        assert (first, last) == (Outcome.SAVED, Outcome.SAVED)
+        assert isinstance(refused, SessionNotSaved)
+        assert [(await data(store, id))["n"] for id in (one, victim, other)] == [2, 1, 2]
+
 
 class TestIndexes:
     async def test_expired_sessions_are_removed_and_owners_found_by_them(self, database):
@@ -370,6 +388,18 @@ class TestOneBadDocument:
             assert f"what is stored as session {bad} cannot be read" in caplog.text
         assert await manager.destroy_all("alice") == 2
         assert {document["_id"]: document["data"] for document in await found(database)} == {id: None, bad: None}
+
+    @pytest.mark.parametrize("id", [ObjectId("0" * 24), {"a": 1}, 5], ids=repr)
+    async def test_when_its_id_is_no_str(self, store, database, id, caplog):
+        """A document of another library's, however much it looks like a session."""
+        good = await inserted(store, owner="alice")
+        times = {"created": NOW, "updated": NOW, "expires": LATER}
+        await database.collection.insert_one({"_id": id, "owner": "alice", "data": {}, **times})
+        manager = SessionManager(store)
+        assert [record.id async for record in manager.records("alice")] == [good]
+        assert "cannot be read" in caplog.text
+        assert await manager.destroy_all("alice", keep="another") == 2
+        assert [document["data"] for document in await found(database)] == [None, None]
 
     async def test_when_it_is_ended(self, store, database, bad):
         await SessionManager(store).destroy(bad)

@@ -233,6 +233,7 @@ def test_errors_cut_long_keys():
         "s.d[str(n)].x = 1; s.d[str(n)] = {}",
         "s.d[str(n)].x = 1; del s.d[str(n)]",
         "s.d[str(n)].clear()",
+        "s.d.popitem()",
         "s.l[n] = n",
         "s.l[0]",
         "s.l.insert(n, n)",

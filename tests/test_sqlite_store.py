@@ -27,6 +27,7 @@ from tornado_sesame import (
     SessionManager,
     SessionMixin,
     SessionNotSaved,
+    SessionRecordError,
     SessionStoreError,
     SQLiteStore,
 )
@@ -175,7 +176,15 @@ class TestTheFile:
 
     @pytest.mark.parametrize(
         "damage",
-        ["document = x'00'", "document = x'0500000000'", "document = 'text'", "expires = 'x'", "created = 1e300"],
+        [
+            "document = x'00'",
+            "document = x'0500000000'",
+            "document = 'text'",
+            "document = 5",
+            "document = CAST(x'ff' AS TEXT)",
+            "expires = 'x'",
+            "created = 1e300",
+        ],
     )
     async def test_one_is_skipped_in_listings_and_ended_with_all_others(self, store, path, damage, caplog):
         good, bad = await inserted(store, owner="alice"), await inserted(store, owner="alice")
@@ -187,6 +196,17 @@ class TestTheFile:
             assert f"skipped: what is stored as session {bad} cannot be read" in caplog.text
         assert await manager.destroy_all("alice") == 2
         assert {type(one) for one in (await stored(store, [good, bad])).values()} == {SessionEnd}
+
+    async def test_one_whose_owner_is_no_utf_8_fails_alone_too(self, store, path):
+        good, bad = await inserted(store), await inserted(store)
+        with opened(path) as connection:
+            connection.execute("UPDATE sessions SET owner = CAST(x'616cff' AS TEXT) WHERE id = ?", (bad,))
+        found = await stored(store, [good, bad])
+        assert (found[good].data, type(found[bad])) == (DATA, SessionRecordError)
+        manager = SessionManager(store)
+        assert [record.id async for record in manager.records()] == [good]
+        await manager.destroy(bad)
+        assert type((await stored(store, [bad]))[bad]) is SessionEnd
 
     @pytest.mark.parametrize("change", ["removed", "moved", "replaced"])
     async def test_nothing_is_saved_in_a_file_that_is_not_there_any_more(self, store, path, change):

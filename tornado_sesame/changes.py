@@ -56,8 +56,8 @@ class Changes:
 
     :arg ops: what to do with the data, by path; `conflicts` tells on which data that is possible. The empty path stands
         for the whole content and is always a `Set`, alone. Nothing is said about a path below another one, except below
-        a `Create`, which comes first. All other dicts above a changed field must be there: what lost its surroundings
-        is a conflict, not half an object.
+        a `Create`, which comes first and has more than removals below it, if anything. All other dicts above a changed
+        field must be there: what lost its surroundings is a conflict, not half an object.
     :arg owner: ``Set(owner)`` when the session is to belong to somebody else, or (None) to nobody; None leaves that as
         it is.
     """
@@ -431,10 +431,9 @@ class _Pending:
     def _settle_rounding(self, path: Path, content: Snapshots) -> None:
         # Floats added one by one may round to another last bit than their sum added at once, which is what the store
         # does. Its result is the true one.
-        if self.original is not MISSING:
-            stored = self.original + self.amount
-            if isinstance(stored, float) and not same_float(stored, content.snapshot(path)):
-                content.correct(path, stored)
+        stored = self.amount if self.original is MISSING else self.original + self.amount
+        if isinstance(stored, float) and not same_float(stored, content.snapshot(path)):
+            content.correct(path, stored)
 
 
 _UNKNOWN: Any = object()  # stands for an original that was a container, and for an owner that has not changed

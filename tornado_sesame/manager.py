@@ -93,7 +93,11 @@ class SessionManager:
         check_owner(owner)
         kept = {keep} if isinstance(keep, str) else set(keep or ())
         # Those that cannot be read are among them: whoever has their cookies is signed out, too.
-        ids = [record.id async for record in self._calls.records(owner) if record.id not in kept]
+        ids = [
+            record.id
+            async for record in self._calls.records(owner)
+            if not (isinstance(record.id, str) and record.id in kept)
+        ]
         await self._calls.end(ids)
         return len(ids)
 

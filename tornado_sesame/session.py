@@ -218,7 +218,9 @@ class SessionDict(SessionContainer, MutableMapping[str, Any]):
         """Removes the item that was put in last, and returns it."""
         if not self._data:
             raise KeyError("popitem(): the session or dict is empty")
-        key = next(reversed(self._data))
+        # Not by reversed(): it looks again at each place that was freed before, and so takes quadratic time.
+        key, value = self._data.popitem()
+        self._data[key] = value
         return key, self.pop(key)
 
     def clear(self) -> None:

@@ -29,7 +29,7 @@ from bson import (
 )
 from bson.binary import UuidRepresentation
 from bson.codec_options import DatetimeConversion
-from bson.errors import BSONError, InvalidDocument
+from bson.errors import BSONError, InvalidDocument, InvalidStringData
 
 from .errors import SessionDataError
 
@@ -38,6 +38,7 @@ __all__ = [
     "MAX_DEPTH",
     "MISSING",
     "NAIVE_OPTIONS",
+    "UNENCODABLE",
     "Path",
     "SessionContainer",
     "bson_size",
@@ -75,6 +76,10 @@ A date beyond the years 1 to 9999, which a database may hold but Python cannot e
 
 NAIVE_OPTIONS = CODEC_OPTIONS.with_options(tz_aware=False, tzinfo=None)
 """The same with naive datetimes; see `made_aware`."""
+
+
+UNENCODABLE = (InvalidDocument, InvalidStringData, OverflowError, RecursionError, UnicodeEncodeError)
+"""What `bson.encode` raises for data that BSON cannot have."""
 
 
 class _Missing:

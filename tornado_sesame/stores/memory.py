@@ -10,6 +10,10 @@ from .base import Outcome, SaveResult, SessionEnd, SessionRecord, SessionStore, 
 __all__ = ["MemoryStore"]
 
 
+# How many ends are remembered at most; each for a minute.
+MAX_ENDS = 10_000
+
+
 class MemoryStore(SessionStore):
     """Keeps sessions until the process ends.
 
@@ -65,7 +69,7 @@ class MemoryStore(SessionStore):
         self._ends.pop(newest.id, None)
         while self._ends:
             oldest = next(iter(self._ends.values()))
-            if oldest.expires > newest.ended and len(self._ends) < self.max_sessions:
+            if oldest.expires > newest.ended and len(self._ends) < MAX_ENDS:
                 break
             del self._ends[oldest.id]
 

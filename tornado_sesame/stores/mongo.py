@@ -21,7 +21,8 @@ from typing import Any
 
 import pymongo
 from bson import decode, encode
-from bson.errors import InvalidBSON, InvalidDocument
+from bson.binary import UuidRepresentation
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from motor.core import AgnosticCollection
 from pymongo import ASCENDING, IndexModel, InsertOne, ReadPreference, ReplaceOne, UpdateOne
@@ -38,7 +39,7 @@ from pymongo.errors import (
 
 from ..changes import Create, Inc, Push, Set, Unset
 from ..errors import SessionNotSaved, SessionRecordError, SessionStoreError
-from ..values import NAIVE_OPTIONS, Path, in_utc, made_aware
+from ..values import NAIVE_OPTIONS, UNENCODABLE, Path, in_utc, made_aware
 from .base import (
     Conflict,
     Outcome,
@@ -86,14 +87,21 @@ INDEXES = (
     IndexModel([("owner", ASCENDING)], partialFilterExpression={"owner": {"$exists": True}}),
 )
 
-RAW_OPTIONS = NAIVE_OPTIONS.with_options(document_class=RawBSONDocument)
-LENIENT_OPTIONS = NAIVE_OPTIONS.with_options(unicode_decode_error_handler="replace")
+# With these, the _id of any document can be read, as nothing else in it is decoded with rules that it may break.
+RAW_OPTIONS = NAIVE_OPTIONS.with_options(
+    document_class=RawBSONDocument,
+    unicode_decode_error_handler="replace",
+    uuid_representation=UuidRepresentation.UNSPECIFIED,
+)
 
 # Of any type to mypy, as Motor and PyMongo describe the same methods differently.
 _ASYNCHRONOUS: tuple[type[Any], ...] = (AgnosticCollection, AsyncCollection)
 
 # PyMongo raises these before it sends a command in which something cannot be encoded or is too large.
-_UNSENDABLE = (InvalidDocument, DocumentTooLarge, OverflowError)
+_UNSENDABLE = (*UNENCODABLE, DocumentTooLarge)
+
+# PyMongo raises these when it decodes a document that breaks the rules of BSON or of Python's types.
+_UNREADABLE = (BSONError, ValueError, TypeError, OverflowError)
 
 
 class MongoStore(SessionStore):
@@ -147,7 +155,7 @@ class MongoStore(SessionStore):
         with pymongo.timeout(timeout):
             try:
                 documents = await self._find(self._collection, ids)
-            except InvalidBSON:  # in one of them, which the driver does not name
+            except (BSONError, ValueError):  # in one of them, which the driver does not name
                 raw = await self._find(self._raw_collection, ids)
                 return {stored.id: stored for stored in map(_stored_raw, raw)}
         return {document["_id"]: _stored(document) for document in documents}
@@ -347,9 +355,10 @@ def _stored(document: dict[str, Any]) -> SessionRecord | SessionEnd | SessionRec
         if "ended" in document:
             return SessionEnd(id, in_utc(document["ended"]), in_utc(document["expires"]))
         created, updated, expires = document["created"], document["updated"], document["expires"]
-        return SessionRecord(
-            id, _data(document), in_utc(created), in_utc(updated), in_utc(expires), document.get("owner")
-        )
+        owner = document.get("owner")
+        if type(id) is not str or not (owner is None or type(owner) is str):
+            raise TypeError("the _id or the owner is no str")
+        return SessionRecord(id, _data(document), in_utc(created), in_utc(updated), in_utc(expires), owner)
     except KeyError as error:
         return SessionRecordError(id, f"it has no field {error}")
     except (AttributeError, TypeError):
@@ -359,8 +368,8 @@ def _stored(document: dict[str, Any]) -> SessionRecord | SessionEnd | SessionRec
 def _stored_raw(document: RawBSONDocument) -> SessionRecord | SessionEnd | SessionRecordError:
     try:
         return _stored(decode(document.raw, NAIVE_OPTIONS))
-    except InvalidBSON as error:
-        return SessionRecordError(decode(document.raw, LENIENT_OPTIONS)["_id"], f"it is no BSON ({error})")
+    except _UNREADABLE as error:  # its text may quote what is in the session
+        return SessionRecordError(document["_id"], f"it cannot be decoded ({type(error).__name__})")
 
 
 def _data(document: dict[str, Any]) -> dict[str, Any]:
@@ -405,7 +414,7 @@ def _size(write: SessionWrite) -> int:
                 return len(encode({"q": _filter(write), "u": _update(write)}, codec_options=NAIVE_OPTIONS))
             case SessionEnd():
                 return len(encode(_end_document(write), codec_options=NAIVE_OPTIONS))
-    except (*_UNSENDABLE, RecursionError):
+    except _UNSENDABLE:
         return 0
 
 

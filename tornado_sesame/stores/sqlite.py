@@ -15,7 +15,7 @@ from bson import decode, encode
 from bson.errors import BSONError
 
 from ..errors import SessionNotSaved, SessionRecordError, SessionStoreError
-from ..values import CODEC_OPTIONS
+from ..values import CODEC_OPTIONS, UNENCODABLE
 from .base import (
     Outcome,
     SaveResult,
@@ -189,6 +189,8 @@ class _Connection:
         self.path = path
         # mode=rw, as else a file that has been removed would be made anew, and empty.
         self._connection = sqlite3.connect(f"{Path(path).as_uri()}?mode=rw", uri=True, isolation_level=None)
+        # Text that is no UTF-8 must not make SQLite refuse all rows that are read with it; see `_Row.stored`.
+        self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
         self.execute = self._connection.execute
         self.executemany = self._connection.executemany
         self.close = self._connection.close
@@ -356,7 +358,7 @@ def _page(
             stored = row.stored()
             if not isinstance(stored, SessionEnd):
                 page.append(stored)
-            size += len(row.document or b"")
+            size += len(row.document) if isinstance(row.document, bytes) else 0
             if len(page) == PAGE_ROWS or size >= PAGE_BYTES:
                 return page, row.number
     return page, None
@@ -373,7 +375,7 @@ def _save_one(connection: _Connection, write: SessionWrite) -> SaveResult:
             _keep(connection, row, result)
             return Outcome.SAVED
         return result
-    except (BSONError, OverflowError, RecursionError) as error:
+    except UNENCODABLE as error:
         # Its text may quote what is in the session.
         refusal = SessionNotSaved(f"BSON cannot encode it: {type(error).__name__}")
         refusal.__cause__ = error
@@ -435,10 +437,12 @@ class _Row(NamedTuple):
     def stored(self) -> SessionRecord | SessionEnd | SessionRecordError:
         try:
             created, updated, expires = map(_datetime, (self.created, self.updated, self.expires))
+            if self.owner is not None:
+                self.owner.encode()  # fails when it is no UTF-8
             if self.document is None:
                 return SessionEnd(self.id, updated, expires)
             return SessionRecord(self.id, _data(self.document), created, updated, expires, self.owner)
-        except (BSONError, KeyError, TypeError, OverflowError) as error:
+        except (BSONError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             return SessionRecordError(self.id, f"its row is damaged ({type(error).__name__})")
 
 
