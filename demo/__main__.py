@@ -2,39 +2,62 @@
 
 import argparse
 import asyncio
+import re
 import signal
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import pymongo
 from pymongo.errors import PyMongoError
 from tornado.log import enable_pretty_logging
 from tornado.web import Application
 
 from tornado_sesame import MemoryStore, MongoStore, SessionManager, SessionStore, SessionStoreError, SQLiteStore
+from tornado_sesame.stores.mongo import reason
 
 from .handlers import PAGES
 
 HERE = Path(__file__).parent
 
+PING_SECONDS = 5
 
-def open_store(options: argparse.Namespace) -> tuple[str, SessionStore]:
-    """Returns a store, and where it keeps the sessions, in words."""
+
+async def open_store(options: argparse.Namespace) -> tuple[str, SessionStore]:
+    """Returns a store, and where it keeps the sessions, in words.
+
+    :raises SessionStoreError: when there is no such place.
+    """
     if options.sqlite:
         return f"in the file {options.sqlite}", SQLiteStore(options.sqlite)
     if options.mongo is None:
         return "in memory, so they are gone when the server ends", MemoryStore()
+    client: Any
     if options.driver == "motor":
         from motor.motor_tornado import MotorClient
 
-        return "in MongoDB, through Motor", MongoStore(MotorClient(options.mongo).sesame_demo.sessions)
-    from pymongo import AsyncMongoClient
+        driver, client = "Motor", MotorClient(options.mongo)
+    else:
+        from pymongo import AsyncMongoClient
 
-    return "in MongoDB, through PyMongo Async", MongoStore(AsyncMongoClient(options.mongo).sesame_demo.sessions)
+        driver, client = "PyMongo Async", AsyncMongoClient(options.mongo)
+    try:
+        # A client connects when it is first used, and a wrong URI should be known before the first visit.
+        with pymongo.timeout(PING_SECONDS):
+            await client.admin.command("ping")
+    except PyMongoError as error:
+        raise SessionStoreError(reason(error, client)) from error
+    return f"in MongoDB, through {driver}", MongoStore(client.sesame_demo.sessions)
+
+
+def without_secrets(uri: str) -> str:
+    """Returns a MongoDB URI as far as it may be shown."""
+    return re.sub(r"^([\w+]*://)?.*@", r"\1", uri, flags=re.DOTALL).partition("?")[0]
 
 
 async def serve(options: argparse.Namespace) -> None:
     """Runs the demo until it gets SIGTERM or SIGINT."""
-    where, store = open_store(options)
+    where, store = await open_store(options)
     sessions = SessionManager(store, touch_interval=timedelta(minutes=1))  # so "last used" is right to the minute
     application = Application(
         PAGES,
@@ -71,9 +94,10 @@ def main() -> None:
     try:
         asyncio.run(serve(options))
     except PyMongoError as error:
-        parser.exit(1, f"--mongo {options.mongo}: {error}\n")
+        parser.exit(1, f"--mongo {without_secrets(options.mongo)}: {error}\n")
     except SessionStoreError as error:
-        parser.exit(1, f"--sqlite {options.sqlite}: {error.log_message}\n")
+        place = f"--sqlite {options.sqlite}" if options.sqlite else f"--mongo {without_secrets(options.mongo)}"
+        parser.exit(1, f"{place}: {error.log_message}\n")
     except ValueError as error:
         parser.exit(1, f"{error}\n")
     except OSError as error:

@@ -4,6 +4,7 @@ import html
 import http.cookiejar
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -173,6 +174,46 @@ def test_wrong_options_are_explained(options, problem):
     assert result.returncode != 0
     assert problem in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize("is_listening", [False, True])
+def test_a_mongodb_that_cannot_be_reached_is_explained(driver, is_listening):
+    """And in time, and without the password, which ends up in logs."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        if is_listening:
+            reserved.listen(100)  # and never accept
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        options = ("--mongo", f"mongodb://alice:hush@{address}/?authSource=admin", "--driver", driver)
+        command = [sys.executable, "-m", "demo", "--port", str(free_port()), *options]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    reason = "did not answer in time" if is_listening else "connection refused"
+    assert result.stderr == f"--mongo mongodb://{address}/: {address}: {reason}\n"
+    assert result.stdout == ""
+    assert result.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mongodb://alice:hush@localhost:http/",
+        "mongodb://alice:hush@hush@localhost/",
+        "mongodb://alice:hush/hush@localhost/",
+        "mongodb://alice:hush?hush@localhost/",
+        "mongodb://alice:hush@",
+        "http://alice:hush@localhost/",
+        "alice:hush@localhost",
+        "mongodb://localhost/?tlsCertificateKeyFilePassword=hush&x",
+    ],
+)
+def test_a_password_in_a_wrong_uri_is_not_shown(uri):
+    command = [sys.executable, "-m", "demo", "--port", str(free_port()), "--mongo", uri]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    assert "hush" not in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip()
 
 
 def test_a_port_in_use_is_explained(start):

@@ -15,7 +15,11 @@ nothing of it was done. With everything else nobody knows what was done, or will
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import os
+import re
+import textwrap
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -30,8 +34,12 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.collection import Collection
 from pymongo.errors import (
     BulkWriteError,
+    ConfigurationError,
+    ConnectionFailure,
     DocumentTooLarge,
+    InvalidOperation,
     OperationFailure,
+    ProtocolError,
     PyMongoError,
     ServerSelectionTimeoutError,
     WriteError,
@@ -73,6 +81,19 @@ PATH_ERRORS = frozenset({2, 14, 28})
 # With these, MongoDB refuses a whole command before it does anything.
 REFUSALS = frozenset({UNAUTHORIZED, AUTHENTICATION_FAILED, COMMAND_NOT_SUPPORTED_ON_VIEW})
 
+# What MongoDB says with these is about itself, its cluster, its user or its collections, and never quotes a document:
+# HostUnreachable, HostNotFound, CursorNotFound, MaxTimeMSExpired, CommandNotFound, WriteConcernFailed,
+# InvalidNamespace, UnknownReplWriteConcern, NetworkTimeout, ShutdownInProgress, UnsatisfiableWriteConcern,
+# FailedToSatisfyReadPreference, PrimarySteppedDown, ExceededTimeLimit, MechanismUnavailable, AtlasError,
+# SocketException, InterruptedAtShutdown, InterruptedDueToReplStateChange, DatabaseDifferCase, OutOfDiskSpace.
+TELLING = REFUSALS | {
+    *(6, 7, 43, 50, 59, 64, 73, 79, 89, 91, 100, 133, 189, 262, 334),
+    *(8000, 9001, 11600, 11602, 13297, 14031),
+}
+
+# How long a reason may be, in characters.
+REASON_LENGTH = 200
+
 # How often a write whose surroundings change all the time is looked into before that is a conflict.
 MAX_ATTEMPTS = 5
 
@@ -99,6 +120,9 @@ _ASYNCHRONOUS: tuple[type[Any], ...] = (AgnosticCollection, AsyncCollection)
 
 # PyMongo raises these before it sends a command in which something cannot be encoded or is too large.
 _UNSENDABLE = (*UNENCODABLE, DocumentTooLarge)
+
+# PyMongo raises these when a server is at fault.
+_BLAMING = (ConnectionFailure, OperationFailure, ProtocolError)
 
 # PyMongo raises these when it decodes a document that breaks the rules of BSON or of Python's types.
 _UNREADABLE = (BSONError, ValueError, TypeError, OverflowError)
@@ -152,7 +176,7 @@ class MongoStore(SessionStore):
         self, ids: Sequence[str], *, timeout: float
     ) -> Mapping[str, SessionRecord | SessionEnd | SessionRecordError]:
         self._index_in_background()
-        with pymongo.timeout(timeout):
+        with self._explained(SessionStoreError), pymongo.timeout(timeout):
             try:
                 documents = await self._find(self._collection, ids)
             except (BSONError, ValueError):  # in one of them, which the driver does not name
@@ -166,7 +190,7 @@ class MongoStore(SessionStore):
             return await self._save(writes, MAX_ATTEMPTS)
 
     async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | None:
-        with pymongo.timeout(timeout):
+        with self._explained(SessionNotSaved), pymongo.timeout(timeout):
             document = await self._raw_collection.find_one_and_replace({"_id": end.id}, _end_document(end), upsert=True)
         stored = None if document is None else _stored_raw(document)
         if isinstance(stored, SessionRecordError):
@@ -178,7 +202,7 @@ class MongoStore(SessionStore):
     ) -> AsyncIterator[SessionRecord | SessionRecordError]:
         cursor = self._raw_collection.find({"ended": None} if owner is None else {"owner": owner})
         while True:
-            with pymongo.timeout(timeout):
+            with self._explained(SessionStoreError), pymongo.timeout(timeout):
                 documents = await cursor.to_list(PAGE)
             if not documents:
                 return
@@ -222,26 +246,23 @@ class MongoStore(SessionStore):
         return results
 
     async def _save_alike(self, writes: Sequence[SessionWrite], attempts: int) -> Sequence[SaveResult]:
-        try:
-            await self._collection.bulk_write(list(map(_request, writes)), ordered=False)
-        except BulkWriteError as error:
-            details = error.details or {}
-            if details["writeConcernErrors"]:
-                raise _failure(SessionStoreError, error) from error
-            results: list[SaveResult] = [Outcome.SAVED] * len(writes)
-            indexes = [failed["index"] for failed in details["writeErrors"]]
-            explained = (self._explain(writes[failed["index"]], failed, attempts) for failed in details["writeErrors"])
-            for index, result in zip(indexes, await asyncio.gather(*explained), strict=True):
-                results[index] = result
-            return results
-        except ServerSelectionTimeoutError as error:
-            raise SessionNotSaved(f"no server: {str(error).partition(', Timeout:')[0]}") from error
-        except (*_UNSENDABLE, OperationFailure) as error:
-            if isinstance(error, OperationFailure) and error.code in REFUSALS:
-                raise _failure(SessionNotSaved, error) from error
-            if isinstance(error, OperationFailure) and error.code != TOO_LARGE:
-                raise
-            return await self._save_sendable(writes, error, attempts)
+        with self._explained(SessionNotSaved):
+            try:
+                await self._collection.bulk_write(list(map(_request, writes)), ordered=False)
+            except BulkWriteError as error:
+                details = error.details or {}
+                if details["writeConcernErrors"]:
+                    raise
+                results: list[SaveResult] = [Outcome.SAVED] * len(writes)
+                errors = details["writeErrors"]
+                explained = (self._explain(writes[failed["index"]], failed, attempts) for failed in errors)
+                for failed, result in zip(errors, await asyncio.gather(*explained), strict=True):
+                    results[failed["index"]] = result
+                return results
+            except (*_UNSENDABLE, OperationFailure) as error:
+                if isinstance(error, OperationFailure) and error.code != TOO_LARGE:
+                    raise
+                return await self._save_sendable(writes, error, attempts)
         return [Outcome.SAVED] * len(writes)
 
     async def _save_sendable(
@@ -249,10 +270,10 @@ class MongoStore(SessionStore):
     ) -> Sequence[SaveResult]:
         """Saves those that can be sent, after one of them has spoiled the command for all with *error*."""
         if len(writes) == 1:
-            return [_failure(SessionNotSaved, error)]
+            return [self._failure(SessionNotSaved, error)]
         sizes = list(map(_size, writes))
         if sum(sizes) > ONE_COMMAND and not isinstance(writes[0], SessionInsert):
-            raise _failure(SessionStoreError, error) from error  # there were several, and some may have been done
+            raise self._failure(SessionStoreError, error) from error  # there were several, and some may have been done
         half = len(writes) // 2
         results: list[SaveResult] = []
         for part in (writes[:half], writes[half:]):
@@ -281,7 +302,7 @@ class MongoStore(SessionStore):
                 return result
         except Exception as error:
             return error
-        return _failure(SessionNotSaved, WriteError(failed["errmsg"], code, dict(failed)))
+        return self._failure(SessionNotSaved, WriteError(failed["errmsg"], code, dict(failed)))
 
     async def _resolve_unmatched(self, write: SessionUpdate, code: int, attempts: int) -> SaveResult:
         """Finds out why *write* was not done, and does it if what was in the way is not there any more."""
@@ -307,11 +328,31 @@ class MongoStore(SessionStore):
         try:
             document = await self._raw_collection.find_one({"_id": id})
         except Exception as error:
-            raise _failure(SessionNotSaved, error) from error
+            raise self._failure(SessionNotSaved, error) from error
         stored = None if document is None else _stored_raw(document)
         if isinstance(stored, SessionRecordError):
             raise SessionNotSaved(stored.log_message or "")
         return stored
+
+    @contextmanager
+    def _explained(self, undone: type[SessionStoreError]) -> Iterator[None]:
+        """Gives a context in which an error of the driver's becomes a `SessionStoreError` that says why.
+
+        :arg undone: what it becomes when nothing was done, for certain.
+        """
+        try:
+            yield
+        except PyMongoError as error:
+            is_undone = isinstance(error, ServerSelectionTimeoutError) or (
+                isinstance(error, OperationFailure) and error.code in REFUSALS
+            )
+            raise self._failure(undone if is_undone else SessionStoreError, error) from error
+
+    def _failure(self, kind: type[SessionStoreError], error: Exception) -> SessionStoreError:
+        """Returns *error* as one of this kind, with the reason as its text."""
+        failure = kind(reason(error, self._collection.database.client))
+        failure.__cause__ = error
+        return failure
 
     def _index_in_background(self) -> None:
         if self._needs_indexes:
@@ -323,7 +364,8 @@ class MongoStore(SessionStore):
             for index in INDEXES:
                 await self._create_index(index)
         except OperationFailure as error:  # the user may not, or there is another index: that will not change
-            logger.warning("could not create the indexes of %s: %s", self._collection.full_name, error)
+            problem = _shortened(_plain(str(error)))
+            logger.warning("could not create the indexes of %s: %s", self._collection.full_name, problem)
         except PyMongoError:
             self._needs_indexes = True  # MongoDB is down, which whoever uses it now will say
 
@@ -338,12 +380,92 @@ class MongoStore(SessionStore):
             await self._collection.database.command("collMod", self._collection.name, index=changed)
 
 
-def _failure(kind: type[SessionStoreError], error: Exception) -> SessionStoreError:
-    """Returns *error* as one of this kind, without its text, which may quote what is in the session."""
-    code = f" with error code {error.code}" if isinstance(error, OperationFailure) else ""
-    failure = kind(f"{type(error).__name__}{code}")
-    failure.__cause__ = error
-    return failure
+# Reasons
+
+# What the driver puts before the address of a server with which it cannot agree on TLS.
+_TLS = "SSL handshake failed: "
+
+# What the driver adds to its texts: timeouts, the whole answer, and an address that asyncio gives a second time.
+_DETAILS = re.compile(
+    r" \(configured timeouts: [^)]*\)|, full error: \{.*?\}(?=,\S|$)|(?<=Connect call failed) \([^)]*\)"
+)
+
+# Patterns, and what is written in place of what they match.
+_IN_PLAIN_WORDS: tuple[tuple[re.Pattern[str], Any], ...] = (
+    (_DETAILS, ""),
+    (re.compile(r", full error: .*"), ""),
+    # asyncio has words of its own for each error number.
+    (re.compile(r".*\[Errno (\d+)\] Connect call failed.*"), lambda found: os.strerror(int(found[1]))),
+    (re.compile(r"\[(Errno|WinError|SSL)[^]]*\] ?|_ssl\.c:\d+: | \(_ssl\.c:\d+\)"), ""),
+    (re.compile(r"[Cc]onnection is (already )?closed|EOF occurred in violation of protocol"), "connection closed"),
+    (re.compile(r"^(The \w+ operation )?timed out$|No .* found yet"), "did not answer in time"),
+    (re.compile(r"Time.* connection from .*pool.*"), "no connection became free in time"),
+    (re.compile(r'No replica set members match selector "Primary.*|No primary available.*'), "there is no primary"),
+    (re.compile(r"No .* available for replica set name (.*)"), r"no server is in a replica set named \1"),
+    # Of a web server, for instance.
+    (re.compile(r"Got response id .*|Message length .*"), "does not answer as a MongoDB does"),
+    (re.compile(r'not authorized on (\S+) to execute command \{ (\w+): "([^"]*)".*'), r"not authorized to \2 on \1.\3"),
+    (re.compile(r"\s*\{.*"), ""),
+)
+
+
+def reason(error: Exception, client: Any) -> str:
+    """Returns why *client* failed with *error*, in one short line: which servers, and what is wrong with them.
+
+    Nothing that is in a session is in it: what may quote a document is given by its class and code alone.
+    """
+    told = _told(error)
+    if told is None:
+        return _class_and_code(error)
+    addresses = client.topology_description.server_descriptions()
+    servers = [host if port is None else f"{host}:{port}" for host, port in addresses]
+    wrong: dict[str, list[str]] = {}
+    for text in told:
+        is_tls, text = text.startswith(_TLS), text.removeprefix(_TLS)
+        named = [server for server in servers if text.startswith(f"{server}: ")]
+        what = _plain(text.removeprefix(f"{named[0]}: ") if named else text)
+        if is_tls:
+            what = f"TLS handshake failed: {what or 'connection closed'}"
+        wrong.setdefault(what, []).extend(named or (servers if isinstance(error, _BLAMING) else []))
+    return _shortened(
+        "; ".join(f"{_listed(sorted(where))}: {what}" if where else what for what, where in wrong.items())
+    )
+
+
+def _told(error: Exception) -> list[str] | None:
+    """Returns what the driver or MongoDB says, of each server apart if of many; None when it may quote a document."""
+    if isinstance(error, BulkWriteError):
+        concerns = error.details["writeConcernErrors"]
+        return [failed["errmsg"] for failed in concerns if failed["code"] in TELLING][:1] or None
+    if isinstance(error, OperationFailure):
+        return [str(error)] if error.code in TELLING and not isinstance(error, WriteError) else None
+    if isinstance(error, ServerSelectionTimeoutError):
+        return re.split(r",(?=\S)", _DETAILS.sub("", str(error).partition(", Timeout: ")[0]))
+    return [str(error)] if isinstance(error, (*_BLAMING, ConfigurationError, InvalidOperation)) else None
+
+
+def _class_and_code(error: Exception) -> str:
+    if not isinstance(error, OperationFailure):
+        return type(error).__name__
+    name = (error.details or {}).get("codeName")
+    return f"{type(error).__name__} with error code {error.code}" + (f" ({name})" if name else "")
+
+
+def _plain(text: str) -> str:
+    """Returns what the driver or MongoDB says, without what is of no use in a log."""
+    text = " ".join(text.split())
+    for pattern, words in _IN_PLAIN_WORDS:
+        text = pattern.sub(words, text)
+    text = text.rstrip(".")
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
+def _shortened(text: str) -> str:
+    return textwrap.shorten(text, REASON_LENGTH, placeholder=" ...")
+
+
+def _listed(servers: Sequence[str]) -> str:
+    return ", ".join(servers) if len(servers) <= 2 else f"{servers[0]} and {len(servers) - 1} others"
 
 
 # Documents
