@@ -25,9 +25,7 @@ from .mongod import Mongod
 from .support import CLIENTS, DATABASE, eventually, serve
 
 # When a client of PyMongo's is closed while it connects, it leaves the socket to the garbage collector.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 TIMEOUT = 3.0  # seconds
 
