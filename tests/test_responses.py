@@ -505,7 +505,7 @@ class TestHolding:
             browser = site.browser()
             await browser.get("/write")
             assert (await browser.post()).code == 503
-            (id,) = gate.memory._records
+            (id,) = gate.memory._ownerless
             assert id == id_of_secret(browser.secret)
 
     async def test_a_response_does_not_wait_for_what_others_change_after_it(self, gate):
@@ -574,7 +574,7 @@ class TestHolding:
         site.application.add_handlers(".*", [("/during", During)])
         browser = site.browser()
         assert await browser.text("/during") == "done"
-        (record,) = (await gate.load(list(gate.memory._records), timeout=60)).values()
+        (record,) = (await gate.load(list(gate.memory._ownerless), timeout=60)).values()
         assert record.data == {"first": 1, "second": 2}
 
     async def test_a_client_that_leaves_does_not_keep_the_change_from_being_saved(self, site, gate, caplog):
@@ -589,7 +589,7 @@ class TestHolding:
             return bool(site.application.settings["finished"])
 
         await eventually(is_finished)
-        assert len(gate.memory._records) == 1
+        assert len(gate.memory._ownerless) == 1
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
     async def test_without_waiting_the_response_goes_out_at_once(self, gate, tmp_path):
@@ -598,9 +598,9 @@ class TestHolding:
             browser = site.browser()
             assert await browser.text("/write") == "one two"
             assert browser.cookies
-            assert not gate.memory._records
+            assert not gate.memory._ownerless
             gate.open.set()
-        assert len(gate.memory._records) == 1
+        assert len(gate.memory._ownerless) == 1
 
 
 def test_tornado_still_has_the_private_names_that_the_mixin_uses():
