@@ -435,8 +435,8 @@ def reason(error: Exception, client: Any) -> str:
 def _told(error: Exception) -> list[str] | None:
     """Returns what the driver or MongoDB says, of each server apart if of many; None when it may quote a document."""
     if isinstance(error, BulkWriteError):
-        concerns = error.details["writeConcernErrors"]
-        return [failed["errmsg"] for failed in concerns if failed["code"] in TELLING][:1] or None
+        concerns = error.details.get("writeConcernErrors", [])
+        return [failed["errmsg"] for failed in concerns if failed.get("code") in TELLING][:1] or None
     if isinstance(error, OperationFailure):
         return [str(error)] if error.code in TELLING and not isinstance(error, WriteError) else None
     if isinstance(error, ServerSelectionTimeoutError):
