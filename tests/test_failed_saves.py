@@ -327,7 +327,7 @@ class TestWhileItIsDown:
         for number in range(2):
             live.session.n += 1
             live.session.d.l.append(number)
-            with pytest.raises(SessionNotSaved, match="connection (refused|closed)"):
+            with pytest.raises(SessionNotSaved, match=r"connection (refused|closed)"):
                 await live.save()
         mongod.start()
         live.session.n += 1
