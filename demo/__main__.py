@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 
 PING_SECONDS = 5
 
+GRACE_SECONDS = 0.5  # for the requests that are under way when the server stops
+
 
 async def open_store(options: argparse.Namespace) -> tuple[str, SessionStore]:
     """Returns a store, and where it keeps the sessions, in words.
@@ -78,8 +80,9 @@ async def serve(options: argparse.Namespace) -> None:
     await ended.wait()
 
     server.stop()
-    await sessions.close()
+    await asyncio.sleep(GRACE_SECONDS)
     await server.close_all_connections()
+    await sessions.close()
 
 
 def main() -> None:

@@ -18,7 +18,15 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from tornado_sesame import MemoryStore, MongoStore, SessionManager, SessionRecord, SessionStore, SQLiteStore
+from tornado_sesame import (
+    MemoryStore,
+    MongoStore,
+    SessionCookie,
+    SessionManager,
+    SessionRecord,
+    SessionStore,
+    SQLiteStore,
+)
 from tornado_sesame.cookie import id_of_secret
 
 __all__ = [
@@ -32,8 +40,11 @@ __all__ = [
     "eventually",
     "open_database",
     "record_of",
+    "secret_in",
     "serve",
 ]
+
+COOKIE = SessionCookie().name
 
 # Of this run alone, also in the processes that it starts.
 DATABASE = os.environ.setdefault("SESAME_TESTS_DATABASE", f"sesame_tests_{os.getpid()}")
@@ -178,16 +189,20 @@ class Site:
 
 
 class Browser:
-    """A visitor who keeps the cookies that he is given."""
+    """A visitor who keeps the cookies that he is given.
+
+    `latency` is how many seconds a request takes to the server, and the response back.
+    """
 
     def __init__(self, url: str, client: AsyncHTTPClient) -> None:
         self._url = url
         self._client = client
         self.cookies: dict[str, str] = {}
+        self.latency = 0.0
 
     @property
     def secret(self) -> str:
-        return self.cookies["session_id"]
+        return self.cookies[COOKIE]
 
     async def fetch(self, method: str, path: str = "/", **options: Any) -> HTTPResponse:
         headers = {**options.pop("headers", {})}
@@ -196,13 +211,15 @@ class Browser:
         if method in {"POST", "PUT", "PATCH"}:
             options.setdefault("body", b"")
         request = HTTPRequest(self._url + path, method=method, headers=headers, follow_redirects=False, **options)
+        await asyncio.sleep(self.latency)
         response = await self._client.fetch(request, raise_error=False)
+        await asyncio.sleep(self.latency)
         for header in response.headers.get_list("Set-Cookie"):
             name, _, rest = header.partition("=")
             value, _, attributes = rest.partition(";")
             self.cookies[name] = value
             if "Max-Age=0" in attributes:
-                del self.cookies[name]
+                self.cookies.pop(name)
         return response
 
     async def get(self, path: str = "/", **options: Any) -> HTTPResponse:
@@ -226,6 +243,11 @@ async def serve(handlers: list[Any], **settings: Any) -> AsyncIterator[Site]:
         yield site
     finally:
         await site.close()
+
+
+def secret_in(header: str) -> str:
+    """Returns the secret in a ``Set-Cookie`` or ``Cookie`` header with a single cookie."""
+    return header.partition("=")[2].partition(";")[0]
 
 
 async def record_of(manager: SessionManager, id: str) -> SessionRecord | None:

@@ -1,7 +1,9 @@
 """The session's cookie: what is sent to browsers, what is taken from them, and what is refused when it is set up."""
 
+import copy
 import dataclasses
 import hashlib
+import pickle
 import re
 from datetime import timedelta
 from itertools import product
@@ -12,10 +14,15 @@ from hypothesis import strategies as st
 from tornado.httputil import parse_cookie
 
 from tornado_sesame import SessionCookie
-from tornado_sesame.cookie import id_of_secret, new_secret
+from tornado_sesame.cookie import Secret, id_of_secret
 
 SECRET, OTHER = "aA0_-" * 8 + "xyz", "b" * 43
 DAY = timedelta(days=1)
+
+
+def secrets_in(*headers, **options):
+    return [secret.value for secret in SessionCookie(**options).secrets_in(headers)]
+
 
 SCOPES = [
     ({}, False, "Path=/; HttpOnly; SameSite=Lax"),
@@ -50,31 +57,31 @@ def test_it_is_set_and_deleted_in_the_same_scope(options, https, attributes):
     cookie = SessionCookie(**options)
     gone = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
     assert (
-        cookie.set_header(SECRET, https=https, lifetime=DAY) == f"{cookie.name}={SECRET}; Max-Age=86400; {attributes}"
+        cookie.set_header(Secret(SECRET), https=https, lifetime=DAY)
+        == f"{cookie.name}={SECRET}; Max-Age=86400; {attributes}"
     )
     assert cookie.delete_header(https=https) == f"{cookie.name}=; {gone}; {attributes}"
-    session_only = dataclasses.replace(cookie, persistent=False)
-    assert session_only.set_header(SECRET, https=https, lifetime=DAY) == f"{cookie.name}={SECRET}; {attributes}"
-    assert session_only.delete_header(https=https) == cookie.delete_header(https=https)
+    until_closed = cookie.set_header(Secret(SECRET), https=https, lifetime=None)
+    assert until_closed == f"{cookie.name}={SECRET}; {attributes}"
 
 
 @pytest.mark.parametrize(
     ("lifetime", "max_age"),
     [(timedelta(days=14), 1209600), (timedelta(seconds=1.9), 2), (timedelta(weeks=520), 314496000)],
 )
-def test_it_lasts_as_long_as_the_session_in_whole_seconds(lifetime, max_age):
-    assert f"; Max-Age={max_age};" in SessionCookie().set_header(SECRET, https=True, lifetime=lifetime)
+def test_its_lifetime_is_in_whole_seconds(lifetime, max_age):
+    assert f"; Max-Age={max_age};" in SessionCookie().set_header(Secret(SECRET), https=True, lifetime=lifetime)
 
 
 def test_the_defaults():
     assert dataclasses.asdict(SessionCookie()) == {
-        "name": "session_id",
+        "name": "_session",
         "path": "/",
         "domain": None,
         "secure": "auto",
         "httponly": True,
         "samesite": "Lax",
-        "persistent": True,
+        "max_age": timedelta(days=400),
         "partitioned": False,
     }
 
@@ -123,6 +130,10 @@ def test_the_defaults():
             for name in ("__Host-id", "__HOST-")
         ],
         *[({"name": "__Host-id", "secure": True, "domain": domain}, "and no domain") for domain in ("a.b", "b")],
+        *[
+            ({"max_age": max_age}, "max_age=.*at least a second and at most 400 days")
+            for max_age in (timedelta(0), timedelta(seconds=0.9), timedelta(days=-1), timedelta(days=400, seconds=1))
+        ],
     ],
 )
 def test_what_browsers_would_refuse_is_refused_at_construction(options, text):
@@ -133,9 +144,29 @@ def test_what_browsers_would_refuse_is_refused_at_construction(options, text):
 @pytest.mark.parametrize("name", ["a", "__Hostid", "x__Host-id", "__Secured", "!#$%&'*+-.^_`|~09azAZ", "session.id"])
 def test_other_names_are_free(name):
     cookie = SessionCookie(name=name, path="/a-b/%20", domain="a.b")
-    header = cookie.set_header(SECRET, https=False, lifetime=DAY)
+    header = cookie.set_header(Secret(SECRET), https=False, lifetime=DAY)
     assert header.startswith(f"{name}={SECRET};")
-    assert cookie.secret_in(f"x=1; {name}={SECRET}") == SECRET
+    assert secrets_in(f"x=1; {name}={SECRET}", name=name) == [SECRET]
+
+
+@pytest.mark.parametrize("max_age", [60, 60.0, "1 day", True])
+def test_max_age_is_a_timedelta(max_age):
+    with pytest.raises(TypeError, match=r"cookie max_age must be a datetime\.timedelta, not a "):
+        SessionCookie(max_age=max_age)
+
+
+@pytest.mark.parametrize(
+    ("path", "inside", "outside"),
+    [
+        ("/", ["/", "/a", "//", "/a/b"], []),
+        ("/shop", ["/shop", "/shop/", "/shop/a"], ["/", "/sho", "/shops", "/Shop", "/a/shop", ""]),
+        ("/shop/", ["/shop/", "/shop/a"], ["/", "/shop", "/shop2"]),
+    ],
+)
+def test_it_covers_what_browsers_send_it_with(path, inside, outside):
+    cookie = SessionCookie(path=path)
+    assert all(map(cookie.covers, inside))
+    assert not any(map(cookie.covers, outside))
 
 
 def test_its_settings_do_not_change():
@@ -149,42 +180,55 @@ def test_its_settings_do_not_change():
 @pytest.mark.parametrize(
     "header",
     [
-        f"session_id={SECRET}",
-        f'session_id="{SECRET}"',
-        f"  session_id={SECRET}  ",
-        f"session_id={SECRET};",
-        f"a=b; session_id={SECRET}; c=d",
-        f"a=b;session_id={SECRET};c=d",
-        f"a=b;\tsession_id={SECRET}\t; c",
-        f"a; =; ;; session_id={SECRET}",
-        f"xsession_id={OTHER}; session_id={SECRET}",
-        f"session_id2={OTHER}; session_id={SECRET}",
-        f"session_id={SECRET}; session_id={OTHER}",
-        f"session_id=planted; session_id={SECRET}; session_id={OTHER}",
-        f"session_id=; session_id={SECRET}",
-        f"session_id={OTHER}x; session_id={SECRET}",
-        f'a="é\udcff\0"; session_id={SECRET}',
-        f"session_id={'x' * 100_000}; session_id={SECRET}",
-        f"{'a=b; ' * 10_000}session_id={SECRET}",
+        f"_session={SECRET}",
+        f'_session="{SECRET}"',
+        f"  _session={SECRET}  ",
+        f"_session={SECRET};",
+        f"a=b; _session={SECRET}; c=d",
+        f"a=b;_session={SECRET};c=d",
+        f"a=b;\t_session={SECRET}\t; c",
+        f"a; =; ;; _session={SECRET}",
+        f"x_session={OTHER}; _session={SECRET}",
+        f"_session2={OTHER}; _session={SECRET}",
+        f"_session={SECRET}; _session={SECRET}",
+        f"_session=planted; _session={SECRET}; _session={OTHER}x",
+        f"_session=; _session={SECRET}",
+        f"_session={OTHER}x; _session={SECRET}",
+        f'a="é\udcff\0"; _session={SECRET}',
+        f"_session={'x' * 100_000}; _session={SECRET}",
+        f"{'a=b; ' * 10_000}_session={SECRET}",
     ],
     ids=lambda header: header[:60],
 )
-def test_the_first_well_formed_secret_counts(header):
-    assert SessionCookie().secret_in(header) == SECRET
+def test_what_is_well_formed_is_a_secret(header):
+    assert secrets_in(header) == [SECRET]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [f"_session={SECRET}; _session={OTHER}"],
+        [f"_session=planted; _session={SECRET}; a=b; _session={OTHER}; _session={SECRET}"],
+        [f"_session={SECRET}", f"_session={OTHER}"],
+        ["a=b", f"_session={SECRET}; c=d", "", f'e=f; _session="{OTHER}"'],
+    ],
+)
+def test_all_that_a_request_carries_are_secrets_in_their_order(headers):
+    assert secrets_in(*headers) == [SECRET, OTHER]
 
 
 LOOK_ALIKES = [
     *(
-        "xsession_id",
-        "session_id2",
-        "Session_id",
-        "SESSION_ID",
-        "sessionXid",
+        "x_session",
+        "_session2",
+        "_Session",
+        "_SESSION",
+        "Xsession",
         "id",
-        "__Host-session_id",
-        "x session_id",
+        "__Host-_session",
+        "x _session",
     ),
-    *("x=session_id", "session_id=session_id", "a,session_id", "a\nsession_id", "session_id:", ""),
+    *("x=_session", "_session=_session", "a,_session", "a\n_session", "_session:", ""),
 ]
 MALFORMED = [
     *("", '""', SECRET[1:], SECRET + "x", SECRET[1:] + "=", SECRET[1:] + "+", SECRET[1:] + "/", SECRET[1:] + "\0"),
@@ -196,54 +240,61 @@ MALFORMED = [
 @pytest.mark.parametrize(
     "header",
     [
-        *(None, "", ";", "=", "session_id", SECRET, f"session_id:{SECRET}"),
+        *("", ";", "=", "_session", SECRET, f"_session:{SECRET}"),
         *(f"{name}={SECRET}" for name in LOOK_ALIKES),
-        *(f"session_id={value}" for value in MALFORMED),
+        *(f"_session={value}" for value in MALFORMED),
     ],
     ids=lambda header: repr(header)[:60],
 )
 def test_nothing_else_is_a_secret(header):
-    assert SessionCookie().secret_in(header) is None
+    assert secrets_in(header) == []
 
 
 def test_look_alikes_of_a_name_with_special_characters():
     for name, other in (("a.b", "axb"), ("a+", "aa"), ("a|b", "b"), ("$a^", "a"), ("a*", "")):
-        assert SessionCookie(name=name).secret_in(f"{other}={SECRET}") is None
-        assert SessionCookie(name=name).secret_in(f"{other}={OTHER}; {name}={SECRET}") == SECRET
+        assert secrets_in(f"{other}={SECRET}", name=name) == []
+        assert secrets_in(f"{other}={OTHER}; {name}={SECRET}", name=name) == [SECRET]
 
 
-PIECES = st.sampled_from(["session_id", "=", ";", " ", '"', SECRET, OTHER, SECRET[1:], "x", "é", "\0", "\n", ","])
+PIECES = st.sampled_from(["_session", "=", ";", " ", '"', SECRET, OTHER, SECRET[1:], "x", "é", "\0", "\n", ","])
 
 
 @given(st.one_of(st.text(), st.lists(PIECES, max_size=12).map("".join)))
-@example(f"session_id={SECRET}")
-def test_whatever_a_client_sends_is_a_well_formed_secret_or_none(header):
-    secret = SessionCookie().secret_in(header)
-    assert secret is None or (re.fullmatch(r"[A-Za-z0-9_-]{43}", secret) and secret in header)
+@example(f"_session={SECRET}")
+def test_whatever_a_client_sends_only_well_formed_secrets_are_found(header):
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{43}", secret) and secret in header for secret in secrets_in(header))
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["session_id", "a", "xsession_id"]), st.sampled_from([SECRET, OTHER, "x", ""])))
-)
+@given(st.lists(st.tuples(st.sampled_from(["_session", "a", "x_session"]), st.sampled_from([SECRET, OTHER, "x", ""]))))
 def test_it_finds_what_tornado_finds_when_there_is_one(cookies):
     header = "; ".join(f"{name}={value}" for name, value in dict(cookies).items())
-    value = parse_cookie(header).get("session_id")
-    assert SessionCookie().secret_in(header) == (value if value in (SECRET, OTHER) else None)
+    value = parse_cookie(header).get("_session")
+    assert secrets_in(header) == ([value] if value in (SECRET, OTHER) else [])
 
 
 def test_what_is_set_is_what_comes_back():
     for options, https in product([{}, {"name": "__Host-a.b", "secure": True}], [True, False]):
-        cookie, secret = SessionCookie(**options), new_secret()
+        cookie, secret = SessionCookie(**options), Secret()
         sent = cookie.set_header(secret, https=https, lifetime=DAY).split(";")[0]
-        assert cookie.secret_in(f"a=b; {sent}; c=d") == secret
-        assert cookie.secret_in(cookie.delete_header(https=https).split(";")[0]) is None
+        assert secrets_in(f"a=b; {sent}; c=d", **options) == [secret.value]
+        assert secrets_in(cookie.delete_header(https=https).split(";")[0], **options) == []
 
 
 def test_secrets_are_256_random_bits():
-    secrets = [new_secret() for _ in range(1000)]
+    secrets = [Secret().value for _ in range(1000)]
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{43}", secret) for secret in secrets)
     assert len(set(secrets)) == 1000
     assert all(len({secret[position] for secret in secrets}) > 10 for position in range(43))
+
+
+def test_a_secret_shows_itself_to_nobody():
+    secret = Secret(SECRET)
+    for shown in (repr(secret), str(secret), f"{secret}", f"{[secret]}"):
+        assert SECRET not in shown
+        assert secret.id in shown
+    for expose in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="its request's alone"):
+            expose(secret)
 
 
 def test_the_id_is_the_sha_256_of_the_secret():

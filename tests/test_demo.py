@@ -65,7 +65,7 @@ class Visitor:
 
     @property
     def secret(self):
-        return {cookie.name: cookie.value for cookie in self.jar}.get("session_id")
+        return {cookie.name: cookie.value for cookie in self.jar}.get("_session")
 
     def get(self, path):
         return self.opener.open(self.url + path).read().decode()
@@ -92,9 +92,7 @@ def token_on(page):
 
 def page_for(url, secret):
     """Returns the page that a thief of the cookie gets."""
-    return (
-        urllib.request.urlopen(urllib.request.Request(url, headers={"Cookie": f"session_id={secret}"})).read().decode()
-    )
+    return urllib.request.urlopen(urllib.request.Request(url, headers={"Cookie": f"_session={secret}"})).read().decode()
 
 
 @pytest.fixture

@@ -282,7 +282,7 @@ class TestOne:
     @pytest.mark.parametrize("what", ["answer", "command"])
     async def test_an_insert(self, fault, what):
         proxy, database, manager, repeats = fault
-        live = manager.open(None)
+        live = manager.open()
         live.open_empty()
         live.session.n = 1
         id = live.id
@@ -338,7 +338,7 @@ class TestWhileItIsDown:
         manager = SessionManager(database.new_store(), timeout=1.0)
         await started(manager)
         mongod.pause()
-        live = manager.open(None)
+        live = manager.open()
         live.open_empty()
         live.session.n = 1
         id = live.id
@@ -432,7 +432,7 @@ class TestWhileItIsDown:
 
 
 async def started(manager):
-    live = manager.open(None)
+    live = manager.open()
     live.open_empty()
     live.session.update(n=0, d={"l": []})
     await live.save()

@@ -441,7 +441,7 @@ async def test_its_errors_are_the_drivers(database):
     await mongodb.command("create", "view", viewOn=database.collection.name, pipeline=[])
     manager = SessionManager(MongoStore(mongodb.view, create_indexes=False))
     for number in (1, 2):
-        sessions = [manager.open(None) for _ in range(number)]
+        sessions = [manager.open() for _ in range(number)]
         for live in sessions:
             live.open_empty()
             live.session.name = "secret"

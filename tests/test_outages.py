@@ -17,7 +17,7 @@ from pymongo import AsyncMongoClient, MongoClient, errors
 from tornado.web import RequestHandler
 
 from tornado_sesame import MongoStore, SessionEnd, SessionManager, SessionMixin, SessionNotSaved, SessionStoreError
-from tornado_sesame.cookie import new_secret
+from tornado_sesame.cookie import Secret
 from tornado_sesame.stores.mongo import reason
 from tornado_sesame.testing.contract import LATER, NOW, new_id
 
@@ -85,7 +85,7 @@ def explained(database_kind, caplog):
             async with serve([("/", Page)], sessions=manager) as site:
                 known, new = site.browser(), site.browser()
                 if fault is None:
-                    known.cookies = {manager.settings.cookie.name: new_secret()}
+                    known.cookies = {manager.settings.cookie.name: Secret().value}
                 else:
                     assert await known.text() == "success"
                     await asyncio.to_thread(fault)

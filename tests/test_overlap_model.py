@@ -3,15 +3,17 @@
 import asyncio
 import itertools
 import os
+from contextlib import suppress
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tornado_sesame import SessionManager
+from tornado_sesame import SessionGone, SessionManager
+from tornado_sesame.cookie import Secret
 
-from .support import CLIENTS, open_database
+from .support import CLIENTS, open_database, secret_in
 
 EXAMPLES = int(os.environ.get("SESAME_EXAMPLES", "60"))
 
@@ -124,18 +126,22 @@ class Overlap(RuleBasedStateMachine):
         self.load(1)
 
     async def start(self):
-        live = self.managers[0].open(None)
+        live = self.managers[0].open()
         live.open_empty()
         live.replace(START)
         await live.save()
-        return live.settings.cookie.secret_in(live.cookie_header(https=False)), live.id
+        return secret_in(live.cookie_header(https=False)), live.id
 
     @precondition(lambda self: self.stored is not None)
     @rule(number=SESSIONS)
     def load(self, number):
-        self.live[number] = self.managers[number].open(self.secret)
-        self.run(self.live[number].load())
+        self.live[number] = self.run(self.loaded(number))
         self.models[number] = Model(self.stored)
+
+    async def loaded(self, number):
+        live = self.managers[number].open([Secret(self.secret)])
+        await live.load()
+        return live
 
     @rule(number=SESSIONS, steps=st.lists(STEPS, min_size=1, max_size=4))
     def change_and_save(self, number, steps):
@@ -152,7 +158,8 @@ class Overlap(RuleBasedStateMachine):
                 for key in path[:-1]:
                     node = node[key]
                 self.change_both(model, holder, node, kind, path)
-        await live.save()
+        with suppress(SessionGone):
+            await live.save()
 
     def change_both(self, model, holder, node, kind, path):
         key = path[-1]
@@ -185,9 +192,11 @@ class Overlap(RuleBasedStateMachine):
     @precondition(lambda self: self.stored is not None)
     @rule(number=SESSIONS, by_administrator=st.booleans())
     def end(self, number, by_administrator):
-        manager = self.managers[number]
-        self.run(manager.destroy(self.id) if by_administrator else manager.open(self.secret).destroy())
+        self.run(self.ended(self.managers[number], by_administrator))
         self.stored = None
+
+    async def ended(self, manager, by_administrator):
+        await (manager.destroy(self.id) if by_administrator else manager.open([Secret(self.secret)]).destroy())
 
     @precondition(lambda self: self.stored is None)
     @rule()

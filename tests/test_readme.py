@@ -186,10 +186,10 @@ class TestRecipes:
         assert "; HttpOnly" in page.headers["Set-Cookie"]
         assert "SameSite=Lax" in page.headers["Set-Cookie"]
         assert (await browser.post()).code == 403
-        assert "session_id" not in browser.cookies
+        assert "_session" not in browser.cookies
         token = re.search(r'value="(.*)"', page.body.decode())[1]
         assert (await browser.post(body=f"_xsrf={token.replace('|', '%7C')}")).code == 200
-        assert "session_id" in browser.cookies
+        assert "_session" in browser.cookies
 
     async def test_behind_a_proxy_that_ends_tls(self):
         port = free_port()
@@ -208,7 +208,7 @@ class TestRecipes:
                 assert response.body.decode() == seen
                 browser.cookies.clear()
                 cookie = response.headers["Set-Cookie"]
-                assert cookie.startswith("__Host-session_id=")
+                assert cookie.startswith("__Host-session=")
                 assert "; Path=/; Secure; HttpOnly; SameSite=Lax" in cookie
                 assert "Domain" not in cookie
         finally:

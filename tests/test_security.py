@@ -15,7 +15,7 @@ import pytest
 from tornado.web import RequestHandler
 
 from tornado_sesame import SessionManager, SessionMixin, SessionStoreError
-from tornado_sesame.cookie import new_secret
+from tornado_sesame.cookie import Secret
 
 from .fuzz import Fuzz
 
@@ -78,7 +78,7 @@ async def running(site):
 class TestFixation:
     async def test_an_id_that_an_attacker_made_up_is_not_adopted(self, running, database):
         victim = running.browser()
-        planted = victim.cookies["session_id"] = new_secret()
+        planted = victim.cookies["_session"] = Secret().value
         await victim.post("/login")
         assert victim.secret != planted
         assert await database.data(planted) is None
@@ -97,7 +97,7 @@ class TestFixation:
         attacker, victim = running.browser(), running.browser()
         await attacker.text()
         await victim.text()
-        both = f"session_id={attacker.secret}; session_id={victim.secret}"
+        both = f"_session={attacker.secret}; _session={victim.secret}"
         response = await victim.fetch("POST", "/login", headers={"Cookie": both})
         assert response.code == 200
         await victim.fetch("POST" if path == "/login" else "GET", path)
@@ -106,9 +106,9 @@ class TestFixation:
     @pytest.mark.parametrize(
         "carrier",
         [
-            lambda secret: {"path": f"/show?session_id={secret}"},
-            lambda secret: {"path": f"/show;session_id={secret}?"},
-            lambda secret: {"body": f"session_id={secret}"},
+            lambda secret: {"path": f"/show?_session={secret}"},
+            lambda secret: {"path": f"/show;_session={secret}?"},
+            lambda secret: {"body": f"_session={secret}"},
             lambda secret: {"headers": {"Session-Id": secret, "X-Session-Id": secret}},
             lambda secret: {"headers": {"Authorization": f"Bearer {secret}"}},
             lambda secret: {"headers": {"Cookie": f"session={secret}; sid={secret}; Session_Id={secret}"}},
@@ -127,9 +127,9 @@ async def test_the_secret_leaves_the_server_in_set_cookie_only(running, database
     secrets, seen = set(), []
     steps = [("GET", "/"), ("GET", "/show"), ("POST", "/login"), ("GET", "/"), ("GET", "/fail"), ("GET", "/nowhere")]
     for method, path in [*steps, ("HEAD", "/"), ("POST", "/put"), ("POST", "/logout"), ("GET", "/")]:
-        before = browser.cookies.get("session_id")
+        before = browser.cookies.get("_session")
         response = await browser.fetch(method, path)
-        secrets |= {before, browser.cookies.get("session_id")} - {None}
+        secrets |= {before, browser.cookies.get("_session")} - {None}
         headers = [f"{name}: {value}" for name, value in response.headers.get_all() if name != "Set-Cookie"]
         seen += [response.effective_url, response.body.decode(), *headers]
     assert len(secrets) == 3
@@ -140,7 +140,7 @@ async def test_the_secret_leaves_the_server_in_set_cookie_only(running, database
 
 class TestFloods:
     async def test_a_cookie_header_of_60_kilobytes_does_not_reach_the_store(self, running):
-        for junk in ("x" * 43, ";", " ", "session_id=", f'session_id="{"x" * 42};', f"session_id={'x' * 43} y;"):
+        for junk in ("x" * 43, ";", " ", "_session=", f'_session="{"x" * 42};', f"_session={'x' * 43} y;"):
             before = running.manager.stats.commands
             response = await running.browser().get("/show", headers={"Cookie": (junk * 60_000)[:60_000]})
             assert json.loads(response.body) == {"owner": None}
@@ -149,17 +149,17 @@ class TestFloods:
     async def test_of_a_thousand_cookies_of_one_name_one_at_most_is_looked_up(self, running):
         browser = running.browser()
         await browser.text()
-        for value, loads in (("planted", 0), (new_secret(), 1)):
+        for value, loads in (("planted", 0), (Secret().value, 1)):
             before = running.manager.stats.loads
-            response = await browser.get("/show", headers={"Cookie": "; ".join([f"session_id={value}"] * 1000)})
+            response = await browser.get("/show", headers={"Cookie": "; ".join([f"_session={value}"] * 1000)})
             assert json.loads(response.body) == {"owner": None}
             assert running.manager.stats.loads == before + loads
-        many = "; ".join([*["session_id=planted"] * 1000, f"session_id={browser.secret}"])
+        many = "; ".join([*["_session=planted"] * 1000, f"_session={browser.secret}"])
         assert json.loads((await browser.get("/show", headers={"Cookie": many})).body)["times"] == 1
 
     async def test_unknown_ids_at_once_are_one_read(self, database):
         manager = SessionManager(database.new_store())
-        sessions = [manager.open(new_secret()) for _ in range(200)]
+        sessions = [manager.open([Secret()]) for _ in range(200)]
         database.commands.take()
         await asyncio.gather(*(live.load() for live in sessions))
         assert (manager.stats.loads, manager.stats.commands) == (200, 1)
@@ -169,7 +169,7 @@ class TestFloods:
     async def test_requests_with_unknown_ids_share_reads_and_leave_nothing(self, running):
         browsers = [running.browser() for _ in range(200)]
         for browser in browsers:
-            browser.cookies["session_id"] = new_secret()
+            browser.cookies["_session"] = Secret().value
         before = running.manager.stats.commands
         await asyncio.gather(*(browser.get("/show") for browser in browsers))
         assert running.manager.stats.commands - before <= 100
@@ -183,7 +183,7 @@ class TestStolenDatabase:
         (record,) = [record async for record in running.manager.records("alice")]
         as_bytes = base64.urlsafe_b64encode(bytes.fromhex(record.id)).decode().rstrip("=")
         for stolen in record.id, record.id[:43], as_bytes:
-            thief.cookies["session_id"] = stolen
+            thief.cookies["_session"] = stolen
             assert json.loads(await thief.text("/show")) == {"owner": None}
         assert json.loads(await browser.text("/show")) == {"owner": "alice"}
 
@@ -193,7 +193,7 @@ class TestStolenDatabase:
         await browser.post("/login")
         secret = browser.secret
         for guess in secret.swapcase(), secret[:-1] + ("A" if secret[-1] != "A" else "E"), secret[::-1]:
-            thief.cookies["session_id"] = guess
+            thief.cookies["_session"] = guess
             assert json.loads(await thief.text("/show")) == {"owner": None}
 
 
@@ -261,7 +261,7 @@ class TestSecrets:
     @pytest.fixture
     async def live(self, database):
         self.manager = SessionManager(database.new_store())
-        live = self.manager.open(None)
+        live = self.manager.open()
         live.open_empty()
         live.session.password = "correct horse"
         await live.save()
@@ -289,7 +289,7 @@ class TestSecrets:
         for name in "load", "save", "pop":
             monkeypatch.setattr(self.manager.store, name, fail)
         live.session.password = "battery staple"
-        again = self.manager.open(self.secret)
+        again = self.manager.open([Secret(self.secret)])
         for attempt in live.save, live.rotate, live.destroy, again.load:
             with pytest.raises(SessionStoreError) as failure:
                 await attempt()

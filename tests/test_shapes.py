@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tornado_sesame import SessionManager, SessionTooLarge
+from tornado_sesame.cookie import Secret
 from tornado_sesame.stores.keys import _cached_key, escaped_key
 
 from .local import Local
+from .support import secret_in
 
 
 @pytest.fixture
@@ -23,12 +25,12 @@ def manager(database):
 
 async def two(manager, content):
     """Returns a session twice, as two requests have it that overlap."""
-    live = manager.open(None)
+    live = manager.open()
     live.open_empty()
     live.replace(content)
     await live.save()
-    secret = manager.settings.cookie.secret_in(live.cookie_header(https=False))
-    sessions = [manager.open(secret) for _ in range(2)]
+    secret = secret_in(live.cookie_header(https=False))
+    sessions = [manager.open([Secret(secret)]) for _ in range(2)]
     await asyncio.gather(*(session.load() for session in sessions))
     return sessions
 

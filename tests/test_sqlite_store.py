@@ -342,7 +342,7 @@ class TestWaiting:
 
     async def test_a_save_that_had_to_wait_too_long_goes_out_with_the_next(self, path):
         sessions = SessionManager(SQLiteStore(path), timeout=0.5)
-        live = sessions.open(None)
+        live = sessions.open()
         live.open_empty()
         live.session.update(n=0, cart=[])
         await live.save()

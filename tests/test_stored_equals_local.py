@@ -281,7 +281,7 @@ def test_what_is_stored_is_what_is_seen(new_places):
 
 async def run(database, content, steps):
     manager = SessionManager(database.new_store())
-    live = manager.open(None)
+    live = manager.open()
     live.open_empty()
     live.replace(content)
     await live.save()

@@ -63,7 +63,7 @@ async def running(site):
 
 
 async def connect(running, browser, path):
-    headers = {"Cookie": f"session_id={browser.secret}"} if browser.cookies else {}
+    headers = {"Cookie": f"_session={browser.secret}"} if browser.cookies else {}
     return await websocket_connect(HTTPRequest(f"ws://127.0.0.1:{running.port}{path}", headers=headers))
 
 

@@ -25,9 +25,7 @@ class Handler(SessionMixin, RequestHandler):
     session_autoload = True
 
     async def prepare(self) -> None:
-        loading = super().prepare()
-        if loading is not None:
-            await loading
+        assert_type(await self.load_session(), Session)
 
     async def get(self) -> None:
         session = await self.session

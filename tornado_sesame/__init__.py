@@ -6,6 +6,7 @@ from .cookie import SessionCookie
 from .errors import (
     SessionDataError,
     SessionError,
+    SessionGone,
     SessionNotLoaded,
     SessionNotSaved,
     SessionRecordError,
@@ -50,6 +51,7 @@ __all__ = [
     "SessionDict",
     "SessionEnd",
     "SessionError",
+    "SessionGone",
     "SessionInsert",
     "SessionList",
     "SessionManager",

@@ -1,10 +1,11 @@
 """The calls of a store that many requests share: what waits goes out together, is counted, and fails in one way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from .coalescer import Coalescer
 from .deadlines import GRACE_SECONDS, answer_within
@@ -15,14 +16,15 @@ from .stores import (
     Outcome,
     SaveResult,
     SessionEnd,
-    SessionInsert,
     SessionRecord,
     SessionStore,
     SessionWrite,
 )
 from .values import plain
 
-__all__ = ["Loaded", "Savable", "Saved", "SessionStats", "StoreCalls"]
+__all__ = ["Loaded", "Savable", "Saved", "SessionStats", "StoreCalls", "end_of"]
+
+logger = logging.getLogger("tornado_sesame")
 
 # After so many fruitless attempts at one save, other requests change the session's shape faster than it can follow.
 MAX_CONFLICTS = 5
@@ -40,8 +42,8 @@ STORE_LEAD_SECONDS = 1.0
 
 T = TypeVar("T")
 
-Loaded = SessionRecord | SessionStoreError | None
-"""A stored session; None when there is no valid one."""
+Loaded = SessionRecord | SessionEnd | SessionStoreError | None
+"""A stored session, or when it ended; None when there is nothing, or it has expired."""
 
 Saved = Outcome | SessionStoreError | None
 """How a save has ended; None when there was nothing to save."""
@@ -79,19 +81,23 @@ class SessionStats:
 
 
 class StoreCalls:
-    """Calls *store* for all requests. What fails is a `SessionStoreError`, with the store's error as its cause."""
+    """Calls *store* for all requests.
+
+    What fails is logged, once, and is a `SessionStoreError` with the store's error as its cause.
+    """
 
     def __init__(self, store: SessionStore, settings: SessionSettings) -> None:
         self.store = store
         self.stats = SessionStats()
         self._settings = settings
         self._store_timeout = max(settings.timeout - STORE_LEAD_SECONDS, settings.timeout / 2)
+        self._steps: set[asyncio.Task[None]] = set()
         self._loads: Coalescer[str, Loaded] = Coalescer(
-            self._load_batch, lambda id, error: self.failure("load", id, error), timeout=settings.timeout
+            self._load_batch, lambda id, error: self._failure(f"load session {id}", error), timeout=settings.timeout
         )
         self._saves: Coalescer[Savable, Saved] = Coalescer(
             self._save_batch,
-            lambda session, error: self.failure("save", session.id, error),
+            lambda session, error: self._failure(f"save session {session.id}", error),
             timeout=settings.timeout,
             split_above=SAVES_SPLIT_ABOVE,
         )
@@ -104,6 +110,13 @@ class StoreCalls:
         """Saves what has changed in *session*, together with all others that have changed at the moment."""
         return self._saves.submit(session)
 
+    def start(self, step: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Runs to its end what must not stop halfway, whoever stops waiting for it; `close` waits, too."""
+        task = asyncio.ensure_future(step)
+        self._steps.add(task)
+        task.add_done_callback(self._on_step_done)
+        return task
+
     async def end(self, ids: Sequence[str]) -> None:
         """Ends the sessions with these ids.
 
@@ -113,26 +126,32 @@ class StoreCalls:
             batch = ids[start : start + ENDED_AT_ONCE]
             named = f"{batch[0]} and others" if batch[1:] else batch[0]
             results = await self._call(
-                "end", named, self.store.save(list(map(_end_of, batch)), timeout=self._store_timeout)
+                f"end session {named}", self.store.save(list(map(end_of, batch)), timeout=self._store_timeout)
             )
             for id, result in zip(batch, results, strict=True):
                 if isinstance(result, Exception):
-                    raise self.failure("end", id, result)
+                    raise self._failure(f"end session {id}", result)
 
-    async def pop(self, id: str) -> SessionRecord | None:
-        """Ends a session and returns it as it was last; None when it was not valid."""
-        record = await self._call("rotate", id, self.store.pop(_end_of(id), timeout=self._store_timeout))
+    async def pop(self, end: SessionEnd) -> SessionRecord | None:
+        """Ends a session and returns it as it was last; None when it was not valid.
+
+        :raises SessionNotSaved: when that was not done, for certain.
+        :raises SessionStoreError: when nobody knows whether it was done.
+        """
+        record = await self._call(f"rotate session {end.id}", self.store.pop(end, timeout=self._store_timeout))
         return record if record is not None and self._is_valid(record, now()) else None
 
-    async def insert(self, record: SessionRecord) -> datetime:
-        """Stores *record* as used now, and returns when it will expire."""
-        moment = truncated_to_ms(now())
-        expires = self._settings.expiry(record.created, moment)
-        write = SessionInsert(replace(record, updated=moment, expires=expires))
-        (result,) = await self._call("save", record.id, self.store.save([write], timeout=self._store_timeout))
+    async def write(self, write: SessionWrite) -> SaveResult:
+        """Does one write by itself, and returns how it ended.
+
+        :raises SessionNotSaved: when that was not done, for certain.
+        :raises SessionStoreError: when nobody knows whether it was done.
+        """
+        named = f"save session {write.id}"
+        (result,) = await self._call(named, self.store.save([write], timeout=self._store_timeout))
         if isinstance(result, Exception):
-            raise self.failure("save", record.id, result)
-        return expires
+            raise self._failure(named, result)
+        return result
 
     async def records(self, owner: str | None) -> AsyncIterator[SessionRecord | SessionRecordError]:
         """Iterates over all valid sessions, or those of an *owner*; what cannot be read is a `SessionRecordError`."""
@@ -144,49 +163,67 @@ class StoreCalls:
             except StopAsyncIteration:
                 return
             except Exception as error:
-                self.stats.failures += 1
-                failure = SessionStoreError(f"could not list sessions: {type(error).__name__}")
-                raise failure from error
+                failure = self._failure("list sessions", error)
+                raise failure from failure.__cause__
             if isinstance(record, SessionRecordError) or self._is_valid(record, now()):
                 yield record
 
     async def close(self) -> None:
-        """Waits for what is under way and closes the store."""
-        await self._loads.drain()  # which may have sessions saved that are to live longer
-        await self._saves.drain()
-        await self.store.close()
+        """Waits, for at most the manager's timeout, for what is under way, and closes the store."""
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                await self._drain()
+        except TimeoutError:
+            logger.error("closed the session store before all was done, as that took over %s s", self._settings.timeout)
+        await answer_within(self._settings.timeout, self.store.close())
 
-    def failure(self, action: str, id: str | None, error: BaseException) -> SessionStoreError:
-        """Returns the error that tells users that the store failed with *error*."""
+    async def _drain(self) -> None:
+        while True:
+            await self._loads.drain()  # which may have sessions saved that are to live longer
+            await self._saves.drain()
+            if not self._steps:
+                return
+            await asyncio.wait(self._steps)
+
+    def _on_step_done(self, step: "asyncio.Task[None]") -> None:
+        self._steps.discard(step)
+        if not step.cancelled():
+            step.exception()  # is for those who wait, if there are any
+
+    def _failure(self, action: str, error: BaseException) -> SessionStoreError:
+        """Logs that the store failed with *error*, and returns the error that tells users so."""
         self.stats.failures += 1
         if isinstance(error, SessionTooLarge):
-            return error
-        reason, cause = f"{type(error).__name__}: {error}", error
-        if isinstance(error, SessionStoreError):
-            reason, cause = error.log_message or "", error.__cause__ or error
-        kind = SessionNotSaved if isinstance(error, SessionNotSaved) else SessionStoreError
-        failure = kind(f"could not {action} session {id}: {reason}")
-        failure.__cause__ = cause
+            failure: SessionStoreError = error
+        else:
+            reason, cause = f"{type(error).__name__}: {error}", error
+            if isinstance(error, SessionStoreError):
+                reason, cause = error.log_message or "", error.__cause__ or error
+            kind = SessionNotSaved if isinstance(error, SessionNotSaved) else SessionStoreError
+            failure = kind(f"could not {action}: {reason}")
+            failure.__cause__ = cause
+        failure.is_logged = True
+        logger.error("%s", failure.log_message)
         return failure
 
     def _is_valid(self, record: SessionRecord, moment: datetime) -> bool:
         return self._settings.is_valid(record.created, record.expires, moment)
 
-    async def _call(self, action: str, id: str, call: Awaitable[T]) -> T:
+    async def _call(self, action: str, call: Awaitable[T]) -> T:
         self.stats.commands += 1
         try:
             return await answer_within(self._settings.timeout, call)
         except Exception as error:
-            failure = self.failure(action, id, error)
+            failure = self._failure(action, error)
             raise failure from failure.__cause__
 
-    async def _load_batch(self, ids: list[str]) -> Sequence[SessionRecord | Exception | None]:
+    async def _load_batch(self, ids: list[str]) -> Sequence[SessionRecord | SessionEnd | Exception | None]:
         unique = list(dict.fromkeys(ids))
         self.stats.commands += 1
         self.stats.loads += len(unique)
         found = await self.store.load(unique, timeout=self._store_timeout)
         moment, is_valid = now(), self._settings.is_valid
-        result: list[SessionRecord | Exception | None] = []
+        result: list[SessionRecord | SessionEnd | Exception | None] = []
         given = set()
         for id in ids:
             record = found.get(id)
@@ -196,8 +233,6 @@ class StoreCalls:
                 elif id in given:
                     record = replace(record, data=plain(record.data))  # each request changes its own
                 given.add(id)
-            elif isinstance(record, SessionEnd):
-                record = None
             result.append(record)
         return result
 
@@ -237,6 +272,7 @@ class StoreCalls:
             return [error] * len(writes)
 
 
-def _end_of(id: str) -> SessionEnd:
+def end_of(id: str) -> SessionEnd:
+    """Returns what ends a session now."""
     moment = truncated_to_ms(now())
     return SessionEnd(id, moment, moment + END_REMEMBERED)

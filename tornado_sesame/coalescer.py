@@ -16,6 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 from tornado.ioloop import IOLoop
 
 from .deadlines import GRACE_SECONDS, Deadlines
+from .errors import SessionError
 
 __all__ = ["Coalescer"]
 
@@ -90,7 +91,15 @@ class Coalescer(Generic[Item, Result]):
         self._deadlines.clear()
 
     def _begin_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begins anew on another loop, as tests have one each: what the last one had under way has ended with it."""
+        """Begins anew on another loop, as tests have one each: what the last one had under way has ended with it.
+
+        :raises SessionError: when the last one is still running.
+        """
+        if self._loop is not None and self._loop.is_running():
+            raise SessionError(
+                "this SessionManager is in use by another event loop, in another thread: "
+                "give each loop a SessionManager of its own, on the same database"
+            )
         self._loop = loop
         self._waiting.clear()
         self._deadlines.clear()

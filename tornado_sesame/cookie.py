@@ -4,19 +4,37 @@ import hashlib
 import math
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NoReturn
 
-__all__ = ["SessionCookie", "id_of_secret", "is_id", "new_secret"]
+__all__ = ["LONGEST_MAX_AGE", "Secret", "SessionCookie", "id_of_secret", "is_id"]
 
 SECRET_BYTES = 32
 
+LONGEST_MAX_AGE = timedelta(days=400)
+"""The longest that browsers keep a cookie (RFC 6265bis, 5.5); Chrome and others cut what is longer."""
 
-def new_secret() -> str:
-    """Returns a secret of 256 random bits, as 43 characters of url-safe base64."""
-    return secrets.token_urlsafe(SECRET_BYTES)
+
+class Secret:
+    """What the cookie carries. It shows itself to nobody who does not ask for `value`, such as an error report.
+
+    :arg value: one that a client sent; None for a new one, of 256 random bits as 43 characters of url-safe base64.
+    """
+
+    __slots__ = ("id", "value")
+
+    def __init__(self, value: str | None = None) -> None:
+        self.value = value or secrets.token_urlsafe(SECRET_BYTES)
+        self.id = id_of_secret(self.value)
+
+    def __repr__(self) -> str:
+        return f"<Secret of session {self.id}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a cookie's secret is its request's alone: it cannot be pickled or copied")
 
 
 def id_of_secret(secret: str) -> str:
@@ -38,24 +56,27 @@ class SessionCookie:
     """How the session's cookie is named and scoped. Values that browsers would ignore or refuse raise here.
 
     :arg name: with the prefix ``__Host-`` or ``__Secure-`` browsers hold the cookie to that prefix's rules.
-    :arg path: the part of the site that gets the cookie.
+    :arg path: the part of the site that gets the cookie, as ``request.path`` has it. A request outside of it has no
+        session.
     :arg domain: None keeps it to the host that set it; a domain shares it with all subdomains.
     :arg secure: whether it is sent over https only; "auto" is True when the request came by https, as
         ``request.protocol`` says, so behind a proxy start the server with ``xheaders=True``.
     :arg httponly: keeps it from scripts.
     :arg samesite: "Lax", "Strict", "None" (needs ``secure=True``), or None to leave the attribute out.
-    :arg persistent: True makes it last as long as the session; False until the browser is closed.
+    :arg max_age: how long the browser keeps it, from the moment when it gets it; None until the browser is closed. It
+        is never renewed, and when the session itself ends is the server's decision alone.
     :arg partitioned: keeps it apart for each top-level site (CHIPS); needs ``secure=True``.
+    :raises TypeError: when *max_age* is not a timedelta.
     :raises ValueError: naming the wrong combination.
     """
 
-    name: str = "session_id"
+    name: str = "_session"
     path: str = "/"
     domain: str | None = None
     secure: bool | Literal["auto"] = "auto"
     httponly: bool = True
     samesite: Literal["Lax", "Strict", "None"] | None = "Lax"
-    persistent: bool = True
+    max_age: timedelta | None = LONGEST_MAX_AGE
     partitioned: bool = False
 
     def __post_init__(self) -> None:
@@ -74,6 +95,14 @@ class SessionCookie:
             raise ValueError(f"cookie secure={self.secure!r}: must be True, False or 'auto'")
         if self.samesite not in ("Lax", "Strict", "None", None):
             raise ValueError(f"cookie samesite={self.samesite!r}: must be 'Lax', 'Strict', 'None' or None")
+        if self.max_age is not None:
+            if not isinstance(self.max_age, timedelta):
+                raise TypeError(f"cookie max_age must be a datetime.timedelta, not a {type(self.max_age).__name__}")
+            if not timedelta(seconds=1) <= self.max_age <= LONGEST_MAX_AGE:
+                raise ValueError(
+                    f"cookie max_age={self.max_age!r}: must be at least a second and at most "
+                    f"{LONGEST_MAX_AGE.days} days, as browsers keep none longer; None: until the browser is closed"
+                )
         if self.secure is not True:
             for needs, what in (
                 (self.samesite == "None", "samesite='None'"),
@@ -85,21 +114,29 @@ class SessionCookie:
         if self._is_prefixed("__host-") and (self.path != "/" or self.domain is not None):
             raise ValueError(f"cookie name {self.name!r}: a __Host- cookie needs path='/' and no domain")
 
-    def secret_in(self, header: str | None) -> str | None:
-        """Returns the secret that a request's ``Cookie`` header carries.
+    def covers(self, path: str) -> bool:
+        """Tells whether browsers send the cookie with a request for *path* (RFC 6265, 5.1.4)."""
+        return self.path == "/" or (
+            path.startswith(self.path) and (self.path.endswith("/") or path[len(self.path) :][:1] in ("", "/"))
+        )
 
-        None when there is none that is well formed; of several, the first that is.
+    def secrets_in(self, headers: Iterable[str]) -> list[Secret]:
+        """Returns the secrets that a request's ``Cookie`` fields carry, each once; none that is not well formed.
+
+        There are several when there are cookies of that name for several domains or paths. HTTP/2 allows several
+        fields (RFC 9113, 8.2.3).
         """
-        if not header:
-            return None
-        match = _pattern(self.name).search(header)
-        return match[1] if match else None
+        pattern = _pattern(self.name)
+        return list(map(Secret, dict.fromkeys(value for header in headers for value in pattern.findall(header))))
 
-    def set_header(self, secret: str, *, https: bool, lifetime: timedelta) -> str:
-        """Returns the ``Set-Cookie`` header that gives the browser *secret*."""
+    def set_header(self, secret: Secret, *, https: bool, lifetime: timedelta | None) -> str:
+        """Returns the ``Set-Cookie`` header that gives the browser *secret*.
+
+        :arg lifetime: how long the browser is to keep it; None until it is closed.
+        """
         # Rounded up, as 0 would make the browser drop it.
-        max_age = f"; Max-Age={math.ceil(lifetime.total_seconds())}" if self.persistent else ""
-        return f"{self.name}={secret}{max_age}{self._attributes(https)}"
+        max_age = "" if lifetime is None else f"; Max-Age={math.ceil(lifetime.total_seconds())}"
+        return f"{self.name}={secret.value}{max_age}{self._attributes(https)}"
 
     def delete_header(self, *, https: bool) -> str:
         """Returns the ``Set-Cookie`` header that makes the browser drop the cookie."""

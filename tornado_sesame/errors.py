@@ -8,6 +8,7 @@ from tornado.web import HTTPError
 __all__ = [
     "SessionDataError",
     "SessionError",
+    "SessionGone",
     "SessionNotLoaded",
     "SessionNotSaved",
     "SessionRecordError",
@@ -30,7 +31,7 @@ class SessionNotLoaded(SessionError):
     def __init__(self) -> None:
         super().__init__(
             "this request's session is not loaded: use `session = await self.session` in an async handler, "
-            "or set `session_autoload = True` on the handler class to have prepare() load it; "
+            "or set `session_autoload = True` on the handler class to have it loaded before prepare(); "
             "after a save of which nobody knows whether it was done, await it again"
         )
 
@@ -54,13 +55,22 @@ class SessionDataError(SessionError, TypeError):
         return SessionDataError(self.problem, (*path, *self.path))
 
 
-class SessionStoreError(SessionError, HTTPError):
-    """The store failed or did not answer in time; Tornado answers the request with a 503.
+class SessionGone(SessionError):
+    """The session has ended, so what was changed in it is not saved: it was destroyed or rotated, or has expired."""
 
-    The driver's error is its ``__cause__``. When a save fails with it, and not with `SessionNotSaved`, nobody knows
-    whether the store has done the save or will do it. What was changed is not sent again, and the session counts as not
-    loaded: ``await self.session`` reads it again.
+    def __init__(self, id: str | None) -> None:
+        super().__init__(f"session {id} has ended: it was destroyed or rotated, or has expired")
+
+
+class SessionStoreError(SessionError, HTTPError):
+    """The store failed or did not answer in time; the request is answered with a 503 and a ``Retry-After``.
+
+    It has been logged by then, and the driver's error is its ``__cause__``. When a save fails with it, and not with
+    `SessionNotSaved`, nobody knows whether the store has done the save or will do it. What was changed is not sent
+    again, and the session counts as not loaded: ``await self.session`` reads it again.
     """
+
+    is_logged = False  # so that one failure is one line of the log, whoever else learns of it
 
     def __init__(self, message: str, *, status_code: int = 503) -> None:
         HTTPError.__init__(self, status_code, message)

@@ -1,16 +1,19 @@
 """One session during one request: loaded, changed, rotated, destroyed, and told to the client."""
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
 from typing import Any, NoReturn
 
 from .calls import Loaded, Saved, StoreCalls
 from .changes import ChangeSet
-from .cookie import id_of_secret, new_secret
-from .errors import SessionError, SessionNotLoaded, SessionStoreError
+from .cookie import Secret
+from .errors import SessionError, SessionGone, SessionNotSaved, SessionStoreError
+from .rotation import Rotation
 from .saving import Saving
 from .session import Session
-from .settings import SessionSettings, now
+from .settings import LATE, SessionSettings, now
+from .stores import SessionEnd, SessionRecord
 
 __all__ = ["LiveSession"]
 
@@ -20,22 +23,38 @@ class LiveSession:
 
     :arg settings: the manager's.
     :arg calls: likewise.
-    :arg secret: what the client's cookie says, or None.
+    :arg secrets: what the client's cookies say, each of which may be a session's.
+    :arg age: returns how many seconds ago the request began.
     """
 
     # What few requests set lies in the class, so that the others need not.
     headers_out = False
     """To be set when the response's headers are sent: the client can get no cookie any more."""
 
-    _is_touched = False  # it lives longer from now on, and so must the cookie
-    _is_ended = False  # the client is to forget what it knows
-    _turn: asyncio.Lock | None = None  # for those who move or reload it
+    refusal: str | None = None
+    """To be set to say why this request can have no changes saved."""
 
-    def __init__(self, settings: SessionSettings, calls: StoreCalls, secret: str | None) -> None:
+    _is_late = False  # the session had ended when the request, which was on its way, came to load it
+    _is_destroyed = False  # the client is to forget what it knows
+    _others: Sequence[Secret] = ()  # of further sessions that the client has cookies of
+    _turn: asyncio.Lock | None = None  # for those who move or reload it
+    _steps: "Sequence[asyncio.Task[None]]" = ()  # moves and ends that are under way
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        calls: StoreCalls,
+        secrets: Sequence[Secret],
+        age: Callable[[], float],
+    ) -> None:
         self.settings = settings
         self._calls = calls
-        self._saving = Saving(settings, calls, id_of_secret(secret) if secret else None)
-        self._secret = self._told = secret  # what it has now, and what the client knows
+        self._loop = _running_loop()
+        self._saving = Saving(settings, calls)
+        self._carried = secrets
+        self._age = age
+        self._secret: Secret | None = None  # what it has now,
+        self._told: Secret | None = None  # and what the client knows
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a LiveSession knows the cookie's secret and is its request's alone: it cannot be pickled")
@@ -51,6 +70,11 @@ class LiveSession:
         return self._saving.id if self.is_stored or self.is_unsaved else None
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether there is content to be read and changed."""
+        return self._saving.data.is_loaded
+
+    @property
     def is_stored(self) -> bool:
         """Whether the store is known to have it."""
         return self._saving.created is not None
@@ -59,6 +83,11 @@ class LiveSession:
     def is_unsaved(self) -> bool:
         """Whether there are changes that the store has not confirmed."""
         return self._saving.is_unsaved
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether it is being rotated or destroyed, so that nobody knows yet which cookie the client is to get."""
+        return bool(self._steps)
 
     @property
     def lost(self) -> SessionStoreError | None:
@@ -73,7 +102,7 @@ class LiveSession:
         """
         data = self._saving.data
         if not data.is_loaded:
-            raise SessionNotLoaded
+            data.check_loaded()
         return data.owner
 
     @owner.setter
@@ -88,13 +117,15 @@ class LiveSession:
 
         It counts as given to the client from then on.
         """
-        if self._secret == self._told and not self._is_touched:
-            return None
         cookie = self.settings.cookie
-        if self._secret is None or self.id is None:
-            return cookie.delete_header(https=https) if self._is_ended and self._told else None
-        self._told = self._secret
-        return cookie.set_header(self._secret, https=https, lifetime=self.settings.lifetime(self._saving.created))
+        if self._secret is not None and self._secret is not self._told and self.id and self._saving.gone is None:
+            self._told = self._secret
+            lifetime = self.settings.cookie_lifetime(self._saving.created)
+            return cookie.set_header(self._secret, https=https, lifetime=lifetime)
+        if self._is_destroyed:
+            self._is_destroyed = False
+            return cookie.delete_header(https=https)
+        return None
 
     def replace(self, data: Any) -> None:
         """Makes *data* the content; see `SessionData.replace`."""
@@ -102,47 +133,61 @@ class LiveSession:
 
     def open_empty(self) -> None:
         """Makes it loaded, without asking the store for what is known not to be there."""
-        self._open(None)
+        self._start_anew()
+
+    def refuse_changes(self, reason: str) -> None:
+        """Makes it read as empty and nobody's, whatever it is, and refuse changes."""
+        self.refusal = reason
+        self._saving.data.open({})
 
     async def load(self) -> None:
         """Loads the content, unless that has been done.
 
-        :raises SessionStoreError: when the store fails.
+        :raises SessionStoreError: when the store fails. Whoever touches the content without asking again gets it, too.
         """
-        if not self._saving.data.is_loaded:
-            loaded = await self._load()
-            if not self._saving.data.is_loaded:  # by another await meanwhile
-                self._open(loaded)
+        data = self._saving.data
+        if not data.is_loaded:
+            found = await self._find()
+            if not data.is_loaded:  # by another await meanwhile
+                self._open(found)
 
     def begin_change(self) -> ChangeSet:
         """Has what is about to change saved at the end of the tick; see `Backing.begin_change`.
 
-        :raises SessionError: when the session is new and the response's headers are sent.
+        :raises SessionError: when the session is new and the response's headers are sent, when the request can have
+            none, or in another thread.
         """
-        if self._secret is None or self._secret != self._told:
+        if _running_loop() is not self._loop:
+            raise SessionError(ELSEWHERE)
+        if self.refusal is not None:
+            raise SessionError(self.refusal)
+        saving = self._saving
+        if (self._secret is None or self._secret is not self._told) and saving.gone is None:
             self._check_cookie_can_be_set()
-        if self._secret is None:
-            self._secret = new_secret()
-            self._saving.id = id_of_secret(self._secret)
-        self._saving.schedule()
-        return self._saving.data.changes
+            if self._secret is None:
+                self._secret = Secret()
+                saving.id = self._secret.id
+        saving.schedule()
+        return saving.data.changes
 
     def saved(self) -> "asyncio.Future[Saved]":
         """Returns the future of the save that includes all that was changed until now."""
         return self._saving.saved()
+
+    def settled(self) -> "asyncio.Future[Saved]":
+        """Returns the future of the save that includes all that was changed until now, and what is moving."""
+        return asyncio.ensure_future(self._settle()) if self._steps else self._saving.saved()
 
     async def save(self) -> None:
         """Returns when everything that was changed before is saved.
 
         :raises SessionNotSaved: when that was not done. The changes are kept and go out with the next save.
         :raises SessionStoreError: when nobody knows whether it was done. The session is to be loaded again.
+        :raises SessionGone: when the session has ended, so that nothing will be saved.
         """
-        if self.is_unsaved:
-            saved = await asyncio.shield(self.saved())
-            if isinstance(saved, SessionStoreError):
-                raise saved
-        elif self.lost is not None and not self._saving.data.is_loaded:
-            raise self.lost
+        await self._save()
+        if self._saving.gone is not None:
+            raise SessionGone(self._saving.gone)
 
     async def reload(self) -> None:
         """Saves what is pending and loads the content again.
@@ -151,61 +196,153 @@ class LiveSession:
         """
         async with self._in_turn():
             while True:
-                if self._saving.data.is_loaded:
-                    await self.save()
-                loaded = await self._load()
+                if self.is_loaded:
+                    await self._save()
+                found = await self._find()
                 if not self.is_unsaved:  # else something was changed meanwhile, which must not be overwritten
-                    self._open(loaded)
+                    self._open(found)
                     return
 
     async def destroy(self) -> None:
         """Ends what is stored, and is an empty, new session from then on.
 
+        It goes on to its end when the caller is cancelled; likewise `rotate`.
+
         :raises SessionStoreError: when the store fails.
         """
-        async with self._in_turn():
-            self._saving.drop_changes()
-            async with self._saving.held():
-                if self._saving.id is not None:
-                    await self._calls.end([self._saving.id])
-                self._start_anew()
-                self._is_ended = True
+        await self._step(self._destroy())
 
     async def rotate(self) -> None:
         """Moves what is stored to a new id with a new secret. The old ones are dead when this returns.
 
         :raises SessionError: when the response's headers are sent.
-        :raises SessionStoreError: when the store fails. Then the session is where it was; or, if it was lost between
-            its removal and its return, gone, and the old id is dead all the same.
+        :raises SessionNotSaved: when the session is where it was.
+        :raises SessionStoreError: when the store fails and nobody knows yet whether the session has moved. The client
+            is given the new secret, and the session is moved as soon as the store answers.
         """
+        await self._step(self._rotate())
+
+    async def _step(self, step: "Coroutine[Any, Any, None]") -> None:
+        task = self._calls.start(step)
+        self._steps = (*self._steps, task)
+        task.add_done_callback(self._on_step_done)
+        await asyncio.shield(task)
+
+    def _on_step_done(self, step: "asyncio.Task[None]") -> None:
+        self._steps = tuple(task for task in self._steps if task is not step)
+
+    async def _settle(self) -> Saved:
+        while self._steps:
+            await asyncio.wait(self._steps)
+        return await self._saving.saved() if self.is_unsaved else None
+
+    async def _destroy(self) -> None:
+        async with self._in_turn():
+            if not self.is_loaded and len(self._carried) > 1:
+                await self.load()  # as it may be any of them
+            is_known = self.is_loaded
+            self._saving.drop_changes()
+            async with self._saving.held():
+                ids = [secret.id for secret in self._others]
+                if self._saving.id is not None:
+                    ids.append(self._saving.id)
+                elif not is_known:
+                    ids += [secret.id for secret in self._carried]
+                await self._calls.end(ids)
+                self._others = ()
+                self._start_anew()
+                self._is_destroyed = True
+
+    async def _rotate(self) -> None:
         async with self._in_turn():
             await self.load()
-            if self._secret is None or self._secret != self._told:
-                return  # nobody has the secret yet
-            self._check_cookie_can_be_set()
-            await self.save()
-            async with self._saving.held():
-                await self._move()
+            saving = self._saving
+            if saving.gone is None and self._secret is self._told:  # else nobody has the secret yet
+                await self._save()
+                if saving.gone is None and self._secret is not None:
+                    async with saving.held():
+                        await self._move(self._secret)
+            if saving.gone is not None:
+                self._begin_again()
+            if self._others:
+                await self._calls.end([secret.id for secret in self._others])
+                self._others = ()
 
-    async def _move(self) -> None:
-        old = self._saving.id
-        record = await self._calls.pop(old) if old else None
-        if record is None:
+    async def _move(self, old: Secret) -> None:
+        saving, new = self._saving, Secret()
+        assert saving.created is not None  # noqa: S101 - the client has its secret
+        self._check_cookie_can_be_set()
+        rotation = Rotation(self.settings, self._calls, old.id, new.id)
+        await rotation.begin(saving.data.whole(), saving.created, saving.data.owner)
+        self._check_cookie_can_be_set()  # again, as the response may have been sent meanwhile
+        self._secret = new  # whatever response is sent from now on gives it to the client
+        try:
+            expires = await rotation.complete()
+        except SessionNotSaved:
+            self._secret = old
+            raise
+        except SessionStoreError as error:
+            saving.id = new.id
+            saving.lose(error)
+            raise
+        if expires is None:
+            saving.open_gone(old.id)
+        else:
+            saving.id, saving.expires = new.id, expires
+
+    def _begin_again(self) -> None:
+        """Is a new session, after the one that the client knew has ended.
+
+        What a late request has put into it was its own. Otherwise there is something of the ended one among it.
+        """
+        self._check_cookie_can_be_set()
+        if not self._is_late:
             self._start_anew()
             return
-        secret = new_secret()
-        id = id_of_secret(secret)
-        try:
-            self._saving.expires = await self._calls.insert(replace(record, id=id))
-        except SessionStoreError:
-            del secret  # so that no error report shows it among this frame's variables
-            self._start_anew()
-            self._is_ended = True
-            raise
-        self._secret, self._saving.id = secret, id
+        self._is_late = False
+        self._secret, self._told = Secret(), None
+        self._saving.begin(self._secret.id)
 
-    async def _load(self) -> Loaded:
-        return await self._calls.load(self._saving.id) if self._saving.id else None
+    async def _save(self) -> None:
+        if self.is_unsaved:
+            saved = await asyncio.shield(self.saved())
+            if isinstance(saved, SessionStoreError):
+                raise saved
+        elif self.lost is not None and not self.is_loaded:
+            raise self.lost
+
+    async def _find(self) -> "list[tuple[Secret, Loaded]]":
+        secrets = self._carried if self._secret is None else (self._secret,)
+        loads = [(secret, self._calls.load(secret.id)) for secret in secrets]
+        return [(secret, await load) for secret, load in loads]
+
+    def _open(self, found: "list[tuple[Secret, Loaded]]") -> None:
+        records = [(secret, loaded) for secret, loaded in found if isinstance(loaded, SessionRecord)]
+        if records:
+            secret, record = records[0]
+            if self._secret is None:
+                self._secret = self._told = secret
+            self._others = [other for other, _ in records[1:]]
+            self._saving.open(record)
+            if self._saving.is_touch_due(now()):
+                self._saving.schedule()
+            return
+        for _, loaded in found:
+            if isinstance(loaded, SessionStoreError):
+                if not self.is_loaded:
+                    self._saving.data.unload(loaded)
+                raise loaded
+        was_stored = self.is_stored
+        for secret, loaded in found:
+            if was_stored or (isinstance(loaded, SessionEnd) and self._began_before(loaded.ended + LATE)):
+                self._secret = self._told = None
+                self._is_late = True
+                self._saving.open_gone(secret.id)
+                return
+        self._start_anew()  # an id that the store does not know is not adopted
+
+    def _began_before(self, moment: Any) -> bool:
+        return bool(now() - timedelta(seconds=self._age()) <= moment)
 
     def _check_cookie_can_be_set(self) -> None:
         if self.headers_out:
@@ -219,17 +356,21 @@ class LiveSession:
             self._turn = asyncio.Lock()
         return self._turn
 
-    def _open(self, record: Loaded) -> None:
-        if isinstance(record, SessionStoreError):
-            raise record
-        if record is None:
-            self._start_anew()  # an id that the store does not know is not adopted
-            return
-        self._saving.open(record)
-        if self._saving.is_touch_due(now()):
-            self._is_touched = self.settings.cookie.persistent
-            self._saving.schedule()
-
     def _start_anew(self) -> None:
-        self._secret = None
+        self._secret = self._told = None
+        self._is_late = False
+        self._carried = ()
         self._saving.open(None)
+
+
+ELSEWHERE = (
+    "a session can be changed in the event loop of its request only, and this is another thread or another loop: "
+    "hand the change over with loop.call_soon_threadsafe(...)"
+)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise SessionError(ELSEWHERE) from None

@@ -1,14 +1,14 @@
 """`SessionManager`: the application's sessions, as it sets them up and administers them."""
 
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import timedelta
 
 from .calls import SessionStats, StoreCalls
-from .cookie import SessionCookie, is_id
+from .cookie import Secret, SessionCookie, is_id
 from .errors import SessionRecordError
 from .live import LiveSession
-from .settings import SessionSettings
+from .settings import LATE, SessionSettings, now
 from .stores import MemoryStore, SessionRecord, SessionStore
 from .values import check_owner
 
@@ -34,7 +34,7 @@ class SessionManager:
         absolute_timeout: timedelta | None = None,
         touch_interval: timedelta | None = None,
         wait_for_save: bool = True,
-        timeout: float = 10.0,
+        timeout: float = 15.0,
         max_bytes: int | None = 2**20,
     ) -> None:
         if store is None:
@@ -66,9 +66,9 @@ class SessionManager:
         """Counts for monitoring."""
         return self._calls.stats
 
-    def open(self, secret: str | None) -> LiveSession:
-        """Returns the session of a request whose cookie carries *secret*; see `LiveSession`."""
-        return LiveSession(self.settings, self._calls, secret)
+    def open(self, secrets: Sequence[Secret] = (), age: Callable[[], float] = lambda: 0.0) -> LiveSession:
+        """Returns the session of a request whose cookies carry *secrets*; see `LiveSession`."""
+        return LiveSession(self.settings, self._calls, secrets, age)
 
     async def destroy(self, session_id: str) -> None:
         """Ends the session with this id (see `SessionMixin.session_id`), wherever it is in use.
@@ -92,14 +92,26 @@ class SessionManager:
         """
         check_owner(owner)
         kept = {keep} if isinstance(keep, str) else set(keep or ())
+        latest = now() + LATE
         # Those that cannot be read are among them: whoever has their cookies is signed out, too.
         ids = [
             record.id
             async for record in self._calls.records(owner)
             if not (isinstance(record.id, str) and record.id in kept)
         ]
-        await self._calls.end(ids)
-        return len(ids)
+        ended = 0
+        while True:
+            await self._calls.end(ids)
+            ended += len(ids)
+            # Again until there are none, as one that was rotated while they were listed is to be met under its new id,
+            # too. It began before now, by whichever server's clock; those that began meanwhile may stay.
+            ids = [
+                record.id
+                async for record in self._calls.records(owner)
+                if isinstance(record, SessionRecord) and record.id not in kept and record.created <= latest
+            ]
+            if not ids:
+                return ended
 
     async def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
         """Iterates over all valid sessions, or over those of an *owner*: ``async for record in sessions.records()``.
@@ -118,5 +130,8 @@ class SessionManager:
                 yield record
 
     async def close(self) -> None:
-        """Waits for what is under way and closes the store. Call it when the server has stopped."""
+        """Waits, for at most `timeout` seconds, for all that is under way, and closes the store.
+
+        Call it when the server has stopped and its connections are closed, as what begins later is not waited for.
+        """
         await self._calls.close()

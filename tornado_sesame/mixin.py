@@ -1,22 +1,28 @@
 """`SessionMixin`: what a request handler sees of its session."""
 
+import asyncio
 import inspect
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tornado.concurrent import chain_future, future_set_exception_unless_cancelled
 from tornado.gen import is_coroutine_function
 from tornado.log import app_log
-from tornado.web import Finish, HTTPError, RequestHandler
+from tornado.web import Application, Finish, HTTPError, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from .calls import Saved
+from .cookie import Secret, SessionCookie
 from .errors import SessionStoreError
 from .live import LiveSession
 from .manager import SessionManager
 from .session import Session
+from .stores import SessionStore
 from .values import check_owner
 
 if TYPE_CHECKING:
@@ -25,6 +31,14 @@ else:
     _Handler = object
 
 __all__ = ["SessionMixin"]
+
+# What a client that gets a 503 is asked to wait, in seconds, before it tries again.
+RETRY_AFTER_SECONDS = 5
+
+ERROR_PAGE = (
+    "this request's session is not loaded, and its error page is being made: it can be read then (it is empty), "
+    "but not be changed"
+)
 
 
 class SessionMixin(_Handler):
@@ -37,12 +51,13 @@ class SessionMixin(_Handler):
 
     The response is held until what the handler changed is saved; if that fails, the client gets a 503 in its place.
 
-    A handler that overrides `prepare` calls ``super().prepare()``, and awaits what it returns if that is not None.
+    :raises TypeError: when a class is made that has it after `~tornado.web.RequestHandler`.
     """
 
     session_autoload: bool | None = None
-    """Whether `prepare` loads the session. None: when the method that handles the request is a plain ``def``, which
-    could not await it. An ``async def`` or a coroutine does so itself, with ``await self.session``, where it wants."""
+    """Whether the session is loaded before `prepare`. None: when the method that handles the request is a plain
+    ``def``, which could not await it. An ``async def`` or a coroutine does so itself, with ``await self.session``,
+    where it wants. A load that fails is raised where the session is touched, so pages that do not touch it go on."""
 
     # A request that does not touch its session finds these in the class, and pays for none of them.
     _session_live: LiveSession | None = None
@@ -50,6 +65,20 @@ class SessionMixin(_Handler):
     _session_is_empty = False  # known without a query: the client has no cookie
     _session_is_used = False
     _session_has_failed = False
+    _session_is_error_page = False
+    _session_error: Exception | None = None  # why it could not be opened before prepare()
+    _session_holds: "deque[_Hold] | tuple[()]" = ()  # what is to be sent, in order
+    _session_context: Context | None = None  # the request's own
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        order = cls.__mro__
+        if RequestHandler in order and order.index(RequestHandler) < order.index(SessionMixin):
+            base = next(base for base in cls.__bases__ if issubclass(base, RequestHandler))
+            raise TypeError(
+                f"SessionMixin must come before {base.__name__} among the bases of {cls.__name__}, as else what it "
+                f"overrides is not called: class {cls.__name__}(SessionMixin, {base.__name__})"
+            )
 
     @property
     def session(self) -> Session:
@@ -62,13 +91,11 @@ class SessionMixin(_Handler):
         """
         session = self._session_proxy
         if session is None:
-            self._session_is_used = True
             session = self._session_proxy = self._session_opened().session
         return session
 
     @session.setter
     def session(self, data: Mapping[str, Any]) -> None:
-        self._session_is_used = True
         self._session_opened().replace(data)
 
     @property
@@ -94,21 +121,19 @@ class SessionMixin(_Handler):
     def session_owner(self, owner: str | None) -> None:
         if owner is not None:
             check_owner(owner)
-        self._session_is_used = True
         self._session_opened().owner = owner
 
     @property
     def session_manager(self) -> SessionManager:
         """The application's manager: its setting ``sessions``, or one in memory that is made here and kept there."""
-        manager = self.application.settings.get("sessions")
-        if manager is None:
-            manager = self.application.settings["sessions"] = SessionManager()
-        if not isinstance(manager, SessionManager):
-            raise TypeError(
-                f"the application setting `sessions` must be a SessionManager, not a {type(manager).__name__}: "
-                "use Application(..., sessions=SessionManager(store))"
-            )
-        return manager
+        return _manager_of(self.application)
+
+    async def load_session(self) -> Session:
+        """Loads the session and returns it, as ``await self.session`` does; for `asyncio.gather` and `create_task`.
+
+        :raises SessionStoreError: when the store fails.
+        """
+        return await self._session_opened().session
 
     async def save_session(self) -> None:
         """Saves what is pending now. Rarely needed, as `finish` does it.
@@ -116,6 +141,7 @@ class SessionMixin(_Handler):
         :raises SessionNotSaved: when it was not done. What is pending stays so, and goes out with the next save.
         :raises SessionStoreError: when nobody knows whether it was done. Nothing of it is sent again, the response will
             be a 503, and ``await self.session`` reads the session again.
+        :raises SessionGone: when the session has ended meanwhile, so that what was changed is dropped.
         """
         await self._session_opened().save()
 
@@ -131,45 +157,54 @@ class SessionMixin(_Handler):
     async def rotate_session_id(self) -> None:
         """Gives the session a new secret and id; the old ones are dead at once. Call it at login.
 
-        Whoever knew the secret before, for instance because he planted it, is left with nothing.
+        Whoever knew the secret before, for instance because he planted it, is left with nothing. When it was cancelled
+        or has failed, the session is either where it was, or the response gives the client the new secret.
 
         :raises SessionError: when the headers are sent, so that the client cannot get the new cookie.
-        :raises SessionStoreError: when the store fails.
+        :raises SessionNotSaved: when the session is where it was.
+        :raises SessionStoreError: when nobody knows yet; the response will be a 503 with the new cookie.
         """
-        self._session_is_used = True
         await self._session_opened().rotate()
 
     async def destroy_session(self) -> None:
-        """Deletes the session, in the store and in the browser; ``self.session`` is then a new, empty one.
+        """Ends the session, in the store and in the browser; ``self.session`` is then a new, empty one.
+
+        If the request carries the cookies of several, as of different domains or paths, all of them end.
 
         :raises SessionStoreError: when the store fails.
         """
-        self._session_is_used = True
         await self._session_opened().destroy()
 
     # What follows overrides methods of RequestHandler. They do what theirs do, but hold what they send until the
     # session is saved.
 
-    def prepare(self) -> Awaitable[None] | None:
-        prepared = super().prepare()
-        if self._finished or not self._session_should_load():
-            return prepared
-        live = self._session_live  # there is one if it was used before
-        if live is None:
-            manager = self.session_manager
-            secret = self._session_secret(manager)
-            if secret is None:
-                self._session_is_empty = True
-                return prepared
-            self._session_live = live = manager.open(secret)
-        return live.load() if prepared is None else self._session_load_after(prepared)
+    def _execute(  # type: ignore[override]  # an awaitable is all that Tornado needs
+        self, transforms: list[Any], *args: bytes, **kwargs: bytes
+    ) -> "asyncio.Task[None]":
+        # This is where Tornado runs a request, and has been since its beginning; all that handlers may override comes
+        # later. The task is made here, as only its maker knows its context, in which what was held is sent.
+        self._session_context = copy_context()
+        execution = self._session_execute(transforms, args, kwargs)
+        return asyncio.get_running_loop().create_task(execution, context=self._session_context)
+
+    async def _session_execute(self, transforms: list[Any], args: tuple[bytes, ...], kwargs: dict[str, bytes]) -> None:
+        if self._session_should_load():
+            try:
+                await self._session_load()
+            except Exception as error:
+                self._session_error = error
+        await super()._execute(transforms, *args, **kwargs)
 
     def flush(self, include_footers: bool = False) -> Future[None]:
+        if self._session_has_failed and self.get_status() == 503 and "Retry-After" not in self._headers:
+            self.set_header("Retry-After", str(RETRY_AFTER_SECONDS))
         live = self._session_live
-        if live is not None and not live.headers_out:
+        if live is not None:
             if not include_footers and self._session_must_wait(live):
-                return self._session_hold(live, self._session_flush_held)
-            self._session_add_headers(live)
+                written, self._write_buffer = self._write_buffer, []
+                return self._session_hold(live, partial(self._session_flush_held, written))
+            if not live.headers_out:
+                self._session_add_headers(live)
         return super().flush(include_footers)
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
@@ -185,21 +220,53 @@ class SessionMixin(_Handler):
         exc_info = kwargs.get("exc_info")
         if exc_info and isinstance(exc_info[1], SessionStoreError):
             self._session_has_failed = True
+        self._session_is_error_page = True
+        if self._session_live is not None and not self._session_live.is_loaded:
+            self._session_live.refuse_changes(ERROR_PAGE)
         super().send_error(status_code, **kwargs)
 
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        if not (isinstance(value, SessionStoreError) and value.is_logged):
+            super().log_exception(typ, value, tb)
+
+    @property
+    def _session_manager(self) -> SessionManager:
+        # The application may have the public name for something else, as Jupyter Server has.
+        if type(self).session_manager is not SessionMixin.session_manager:
+            manager: object = self.session_manager
+            if isinstance(manager, SessionManager):
+                return manager
+        return _manager_of(self.application)
+
     def _session_opened(self) -> LiveSession:
+        """Returns the session of a request that uses it."""
+        self._session_is_used = True
+        if self._session_error is not None and not self._session_is_error_page:
+            raise self._session_error
+        return self._session_open()
+
+    def _session_open(self) -> LiveSession:
         live = self._session_live
         if live is None:
-            manager = self.session_manager
-            secret = None if self._session_is_empty else self._session_secret(manager)
-            self._session_live = live = manager.open(secret)
+            manager = self._session_manager
+            cookie = manager.settings.cookie
+            is_covered = cookie.covers(self.request.path)
+            secrets = self._session_secrets(cookie) if is_covered and not self._session_is_empty else []
+            self._session_live = live = manager.open(secrets, self.request.request_time)
             live.headers_out = self._headers_written  # nothing was held before there was a live session
-            if self._session_is_empty:
+            if not is_covered:
+                live.refuse_changes(
+                    f"requests outside of the session cookie's path, {cookie.path!r}, have no session: begin sessions "
+                    "below it, or give SessionCookie a wider path"
+                )
+            elif self._session_is_error_page:
+                live.refuse_changes(ERROR_PAGE)
+            elif self._session_is_empty:
                 live.open_empty()
         return live
 
-    def _session_secret(self, manager: SessionManager) -> str | None:
-        return manager.settings.cookie.secret_in(self.request.headers.get("Cookie"))
+    def _session_secrets(self, cookie: SessionCookie) -> list[Secret]:
+        return cookie.secrets_in(self.request.headers.get_list("Cookie"))
 
     def _session_should_load(self) -> bool:
         if self.session_autoload is not None:
@@ -207,16 +274,25 @@ class SessionMixin(_Handler):
         handler: Any = type(self)
         return _cannot_await(handler, self.request.method or "GET")
 
-    async def _session_load_after(self, prepared: Awaitable[None]) -> None:
-        await prepared
-        if not self._finished:
-            await self._session_opened().load()
+    async def _session_load(self) -> None:
+        if self._session_live is None and not self._session_secrets(self._session_manager.settings.cookie):
+            self._session_is_empty = True
+            return
+        live = self._session_open()
+        with suppress(SessionStoreError):  # it is raised where the session is touched
+            await live.load()
 
     def _session_must_wait(self, live: LiveSession) -> bool:
-        if self._session_has_failed or not (live.is_unsaved or live.lost):
+        if self.get_status() == 101:
+            # A WebSocket's handshake takes over the connection right after finish(), which therefore cannot wait.
             return False
-        # A WebSocket's handshake takes over the connection right after finish(), which therefore cannot wait.
-        return live.settings.wait_for_save and self.get_status() != 101
+        if live.is_moving:
+            return True
+        if self._session_has_failed:
+            return False
+        if self._session_holds:
+            return True
+        return live.settings.wait_for_save and (live.is_unsaved or live.lost is not None)
 
     def _session_hold(
         self, live: LiveSession, send: Callable[[LiveSession, SessionStoreError | None], Future[None]]
@@ -224,38 +300,49 @@ class SessionMixin(_Handler):
         """Calls *send* when what is changed by now is saved, or with the error; returns the future of what it sends.
 
         When that fails, the client has been told by then, so all that is left for a handler that awaits the future is
-        to end: it gets a `Finish`.
+        to end: it gets a `Finish`. What is held is sent in its order.
         """
         sent: Future[None] = Future()
         sent.add_done_callback(lambda sent: sent.cancelled() or sent.exception())  # as nobody needs to await it
+        saved = live.settled() if live.is_unsaved or live.is_moving else None
+        self._session_holds = self._session_holds or deque()
+        self._session_holds.append(_Hold(saved, send, sent))
+        if saved is None:
+            self._session_release(live)
+        else:
+            saved.add_done_callback(lambda saved: self._session_release(live), context=self._session_context)
+        return sent
 
-        def on_saved(saved: "Future[Saved] | None") -> None:
-            result = saved.result() if saved is not None else None
+    def _session_release(self, live: LiveSession) -> None:
+        """Sends what needs to be held no longer."""
+        while self._session_holds and self._session_holds[0].is_over:
+            hold = self._session_holds.popleft()
+            result = hold.saved.result() if hold.saved is not None else None
             # Of an earlier save nobody may know whether it was done; then this response is no success, either.
             error = result if isinstance(result, SessionStoreError) else live.lost
             try:
-                chain_future(send(live, error), sent)
+                chain_future(hold.send(live, error), hold.sent)
             except Finish as ended:
-                future_set_exception_unless_cancelled(sent, ended)
+                future_set_exception_unless_cancelled(hold.sent, ended)
             except Exception as failure:
                 self._session_fail(failure)
-                future_set_exception_unless_cancelled(sent, Finish())
+                future_set_exception_unless_cancelled(hold.sent, Finish())
 
-        if live.is_unsaved:
-            live.saved().add_done_callback(on_saved)
-        else:
-            on_saved(None)
-        return sent
-
-    def _session_flush_held(self, live: LiveSession, error: SessionStoreError | None) -> Future[None]:
-        if error is not None:
-            raise Finish if self._finished else error  # finish() has been called meanwhile, and fails by itself
-        if live.headers_out:
-            return super().flush()
+    def _session_flush_held(
+        self, written: list[bytes], live: LiveSession, error: SessionStoreError | None
+    ) -> Future[None]:
         is_held = self._finished
+        if error is not None:
+            if is_held:
+                self._write_buffer = written + self._write_buffer
+                raise Finish  # finish() has been called meanwhile, and fails or succeeds by itself
+            raise error
         self._session_end_hold(live)
-        self._session_add_headers(live)
+        self._write_buffer, later = written, self._write_buffer
+        if not live.headers_out:
+            self._session_add_headers(live)
         flushed = super().flush()
+        self._write_buffer = later
         if is_held:
             self._session_begin_hold()
         return flushed
@@ -281,6 +368,8 @@ class SessionMixin(_Handler):
     def _session_fail(self, error: Exception) -> None:
         """Answers with an error in place of the response that was held, as Tornado does for a handler's exception."""
         self._session_has_failed = True
+        while self._session_holds:
+            future_set_exception_unless_cancelled(self._session_holds.popleft().sent, Finish())
         try:
             self.log_exception(type(error), error, error.__traceback__)
         except Exception:
@@ -295,15 +384,56 @@ class SessionMixin(_Handler):
 
     def _session_add_headers(self, live: LiveSession) -> None:
         live.headers_out = True
-        if self._session_is_used:
+        if self._session_is_used and not {"cookie", "*"} & _members(self._headers.get_list("Vary")):
             self.add_header("Vary", "Cookie")
         if self._session_has_failed and live.is_unsaved and not live.is_stored:
             return  # the cookie would open nothing
-        cookie = live.cookie_header(https=self.request.protocol == "https")
-        if cookie is not None:
-            self.add_header("Set-Cookie", cookie)
-            if "Cache-Control" not in self._headers:  # headers that are set have no public reader
-                self.set_header("Cache-Control", "no-store")
+        header = live.cookie_header(https=self.request.protocol == "https")
+        if header is None:
+            return
+        cookie = live.settings.cookie
+        others: dict[str, Any] = getattr(self, "_new_cookie", {})  # what set_cookie() and clear_cookie() have made
+        other = others.get(cookie.name)
+        if other is not None and other["path"] == cookie.path and other["domain"] == (cookie.domain or ""):
+            del others[cookie.name]
+        self.add_header("Set-Cookie", header)
+        directives = _members(self._headers.get_list("Cache-Control"))
+        if "public" in directives or not {"private", "no-store"} & directives:
+            self.set_header("Cache-Control", "no-store")
+
+
+class _Hold(NamedTuple):
+    saved: "Future[Saved] | None"
+    send: Callable[[LiveSession, SessionStoreError | None], Future[None]]
+    sent: Future[None]
+
+    @property
+    def is_over(self) -> bool:
+        return self.saved is None or self.saved.done()
+
+
+def _manager_of(application: Application) -> SessionManager:
+    settings = application.settings
+    manager = settings.get("sessions")
+    if manager is None:
+        for name, value in settings.items():
+            if isinstance(value, SessionManager | SessionStore):
+                raise TypeError(
+                    f"the application setting `{name}` is a {type(value).__name__}, but sessions are set up by the "
+                    "setting `sessions`: use Application(..., sessions=SessionManager(store))"
+                )
+        manager = settings["sessions"] = SessionManager()
+    if not isinstance(manager, SessionManager):
+        raise TypeError(
+            f"the application setting `sessions` must be a SessionManager, not a {type(manager).__name__}: "
+            "use Application(..., sessions=SessionManager(store))"
+        )
+    return manager
+
+
+def _members(fields: list[str]) -> set[str]:
+    """Returns the members of a header's comma-separated list (RFC 9110, 5.6.1), in lower case."""
+    return {member.strip().lower() for field in fields for member in field.split(",")}
 
 
 def _ignore(chunk: bytes) -> None:
@@ -315,6 +445,8 @@ def _cannot_await(handler: Any, verb: str) -> bool:
     """Tells whether what handles the request is there and is a plain ``def``, which finds the session loaded."""
     if issubclass(handler, WebSocketHandler):
         return not (_can_await(handler.open) and _can_await(handler.on_message))
+    if verb not in handler.SUPPORTED_METHODS:
+        return False
     method = getattr(handler, verb.lower())
     return not _can_await(method) and method is not getattr(RequestHandler, verb.lower(), None)
 

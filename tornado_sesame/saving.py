@@ -44,11 +44,12 @@ class Saving:
     SENT      nobody knows whether it was done       IDLE; all that has changed is dropped, and the content is unloaded
     HELD      the session is where it belongs        IDLE; QUEUED if something has changed since
     ========  =====================================  ===============================================================
-
-    :arg id: under which it is stored, or will be; None when it is not known to be.
     """
 
     # What few requests set lies in the class, so that the others need not.
+    id: str | None = None
+    """Under which it is stored, or will be; None when it is not known to be."""
+
     created: datetime | None = None
     """What is stored, as far as it is known; None while nothing is."""
 
@@ -60,12 +61,14 @@ class Saving:
     lost: SessionStoreError | None = None
     """The error of a save of which nobody knows whether it was done; None when there was none."""
 
+    gone: str | None = None
+    """The id of the session when it is known to have ended; what changes is dropped then, and logged."""
+
     _sent: SessionWrite | None = None
     _saved: "asyncio.Future[Saved] | None" = None  # the save that is queued or sent,
     _next: "asyncio.Future[Saved] | None" = None  # and the one that somebody waits for after it
 
-    def __init__(self, settings: SessionSettings, calls: StoreCalls, id: str | None) -> None:
-        self.id = id
+    def __init__(self, settings: SessionSettings, calls: StoreCalls) -> None:
         self.data = SessionData()
         self._settings = settings
         self._calls = calls
@@ -77,12 +80,30 @@ class Saving:
 
     def open(self, record: SessionRecord | None) -> None:
         """Makes *record* what is known to be stored; None: nothing, and so there is no id."""
+        self.gone = None
         if record is None:
             self.id = self.created = self.expires = None
             self.data.open({})
         else:
-            self.created, self.expires = record.created, record.expires
+            self.id, self.created, self.expires = record.id, record.created, record.expires
             self.data.open(record.data, record.owner)
+
+    def open_gone(self, id: str) -> None:
+        """Makes it empty, as the session with this *id* has ended while the request was on its way or under way."""
+        self.open(None)
+        self.gone = id
+
+    def begin(self, id: str) -> None:
+        """Has the content, if there is any, stored as a new session."""
+        self.id, self.created, self.expires, self.gone = id, None, None, None
+        if self.data.data or self.data.owner is not None:
+            self.data.changes.rewritten(())
+            self.schedule()
+
+    def lose(self, error: SessionStoreError) -> None:
+        """Forgets the content, as nobody knows what is stored."""
+        self.lost = error
+        self.data.unload()
 
     def drop_changes(self) -> None:
         """Has nothing saved of what has changed until now, as the session is about to end."""
@@ -147,8 +168,10 @@ class Saving:
 
     def _composed(self, moment: datetime) -> SessionWrite | None:
         data, changes, id = self.data, self.data.changes, self.id
-        if id is None or (self.created is None and not data.data and data.owner is None):
-            changes.clear()  # an empty session is not stored
+        if self.gone is not None and changes:
+            self._log_dropped(self.gone)
+        if id is None or self.gone is not None or (self.created is None and not data.data and data.owner is None):
+            changes.clear()  # an empty session is not stored, nor one that has ended
             return None
         self._check_size()
         if self.created is None:
@@ -178,9 +201,7 @@ class Saving:
         sent, self._sent = self._sent, None
         waiting, self._saved = [self._saved], None
         self.phase = Phase.IDLE
-        if isinstance(result, SessionStoreError):
-            logger.warning("%s", result.log_message)
-        elif sent is not None:
+        if sent is not None and not isinstance(result, SessionStoreError):
             self._confirm(sent, result)
         if isinstance(result, SessionStoreError) and not (sent is not None and _is_touch(sent)):
             self._fail(result, is_unknown=sent is not None and not isinstance(result, SessionNotSaved))
@@ -193,9 +214,11 @@ class Saving:
                 saved.set_result(result)
 
     def _confirm(self, sent: SessionWrite, result: Saved) -> None:
-        if result is Outcome.GONE and not _is_touch(sent):
-            logger.info("dropped a late write to session %s, which was destroyed, rotated or has expired", sent.id)
-        if isinstance(sent, SessionInsert):
+        if result is Outcome.GONE:
+            self.gone = sent.id
+            if not _is_touch(sent):
+                self._log_dropped(sent.id)
+        elif isinstance(sent, SessionInsert):
             self.created, self.expires = sent.record.created, sent.record.expires
         elif isinstance(sent, SessionUpdate):
             self.expires = sent.expires or self.expires
@@ -203,10 +226,12 @@ class Saving:
 
     def _fail(self, error: SessionStoreError, *, is_unknown: bool) -> None:
         if is_unknown:
-            self.lost = error
-            self.data.unload()
+            self.lose(error)
         else:
             self.data.changes.restore()
+
+    def _log_dropped(self, id: str) -> None:
+        logger.info("dropped a late write to session %s, which was destroyed, rotated or has expired", id)
 
     def _go_on(self) -> None:
         """Has saved what has changed meanwhile."""

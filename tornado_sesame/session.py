@@ -27,7 +27,7 @@ from bson import Int64
 
 from .changes import ChangeSet
 from .counters import counter, origin_of, same_float
-from .errors import SessionDataError, SessionNotLoaded, quoted
+from .errors import SessionDataError, SessionNotLoaded, SessionStoreError, quoted
 from .values import MISSING, Path, SessionContainer, bson_size, normalized, normalized_key, plain
 
 __all__ = ["Backing", "Session", "SessionData", "SessionDict", "SessionList"]
@@ -267,12 +267,12 @@ class Session(SessionDict):
         _set_session_backing(self, backing)
 
     def __await__(self) -> Generator[Any, Any, "Session"]:
-        if self._data is _NOT_LOADED:
+        if type(self._data) is _NotLoaded:
             yield from self._backing.load().__await__()
         return self
 
     def __repr__(self) -> str:
-        return "<Session: not loaded>" if self._data is _NOT_LOADED else super().__repr__()
+        return "<Session: not loaded>" if type(self._data) is _NotLoaded else super().__repr__()
 
 
 class SessionData:
@@ -288,7 +288,7 @@ class SessionData:
 
     @property
     def is_loaded(self) -> bool:
-        return self.data is not _NOT_LOADED
+        return type(self.data) is not _NotLoaded
 
     @property
     def changes(self) -> ChangeSet:
@@ -320,9 +320,16 @@ class SessionData:
             _set_dict_data(session, data)
         _detach(*old)
 
-    def unload(self) -> None:
-        """Forgets the content and what has changed in it."""
-        self.open(_NOT_LOADED)
+    def unload(self, error: SessionStoreError | None = None) -> None:
+        """Forgets the content and what has changed in it.
+
+        :arg error: what is raised when it is touched, in place of `SessionNotLoaded`.
+        """
+        self.open(_NOT_LOADED if error is None else _NotLoaded(error))
+
+    def check_loaded(self) -> None:
+        """Raises what is raised when content that is not loaded is touched."""
+        len(self.data)
 
     def replace(self, backing: Backing, data: Any) -> None:
         """Makes *data* the content, as a change.
@@ -532,10 +539,18 @@ class SessionList(SessionContainer, MutableSequence[Any]):
 
 
 class _NotLoaded(dict[str, Any]):
-    """Stands where the data will be; says what is wrong on any touch."""
+    """Stands where the data will be; says what is wrong on any touch.
+
+    :arg error: why they could not be loaded; None when nobody has asked for them.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: SessionStoreError | None = None) -> None:
+        self.error = error
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        raise SessionNotLoaded
+        raise SessionNotLoaded if self.error is None else self.error
 
     __contains__ = __delitem__ = __eq__ = __getitem__ = __iter__ = __len__ = __reversed__ = __setitem__ = _refuse
     clear = copy = get = items = keys = pop = update = values = _refuse

@@ -5,10 +5,22 @@ from datetime import UTC, datetime, timedelta
 
 from .cookie import SessionCookie
 
-__all__ = ["END_REMEMBERED", "SessionSettings", "now", "truncated_to_ms"]
+__all__ = ["END_REMEMBERED", "LATE", "UNTOLD_LIFETIME", "SessionSettings", "now", "truncated_to_ms"]
 
 END_REMEMBERED = timedelta(minutes=1)
 """How long a store remembers that a session has ended; see `SessionEnd`."""
+
+LATE = timedelta(seconds=10)
+"""How long after the end of its session a request may begin and still count as one that was on its way.
+
+It is also by how much the clocks of several servers may differ.
+"""
+
+UNTOLD_LIFETIME = timedelta(seconds=50)
+"""How long a session that moves to a new id lives there before it is certain that it has left the old one.
+
+It is shorter than `END_REMEMBERED`, so that for as long as it can still be completed, the old id tells what happened.
+"""
 
 # The longest timeout, so that no time that is computed with it is beyond what a datetime holds.
 LONGEST = timedelta(days=365_000)
@@ -24,8 +36,8 @@ class SessionSettings:
     :arg idle_timeout: how long a session lives after its last use.
     :arg absolute_timeout: how long it lives at most, however much it is used; None for as long as it is used. Nothing
         but a new session, after `SessionMixin.destroy_session`, begins this time anew.
-    :arg touch_interval: how much of *idle_timeout* must have passed before a use extends the session, and with it the
-        cookie; so one that is only read is written once in this time.
+    :arg touch_interval: how much of *idle_timeout* must have passed before a use extends the session; so one that is
+        only read is written once in this time.
     :arg wait_for_save: holds each response until the changes its handler made are saved, and answers with a 503 when
         they cannot be. False sends responses at once and logs failed saves; a client that is faster than the save then
         finds its session as it was before, and a new one not at all.
@@ -56,7 +68,9 @@ class SessionSettings:
                 raise ValueError(f"{name}={value!r}: must be at least a second and at most {LONGEST.days:,} days")
         if not timedelta(0) <= self.touch_interval < self.idle_timeout:
             raise ValueError(f"touch_interval={self.touch_interval!r}: must be shorter than idle_timeout")
-        if not self.timeout > 0:
+        if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float):
+            raise TypeError(f"timeout must be a number of seconds, not a {type(self.timeout).__name__}")
+        if not 0 < self.timeout <= LONGEST.total_seconds():
             raise ValueError(f"timeout={self.timeout!r}: must be a positive number of seconds")
         if self.max_bytes is not None and not self.max_bytes > 0:
             raise ValueError(f"max_bytes={self.max_bytes!r}: must be a positive number of bytes")
@@ -66,10 +80,16 @@ class SessionSettings:
         expires = moment + self.idle_timeout
         return expires if self.absolute_timeout is None else min(expires, created + self.absolute_timeout)
 
-    def lifetime(self, created: datetime | None) -> timedelta:
-        """Returns how long a session that is used now, and not again, lives; *created* is None for a new one."""
+    def cookie_lifetime(self, created: datetime | None) -> timedelta | None:
+        """Returns how long a browser that gets the cookie now is to keep it; None until it is closed.
+
+        :arg created: when the session began; None for a new one.
+        """
+        max_age, limit = self.cookie.max_age, self.absolute_timeout
+        if max_age is None or limit is None:
+            return max_age
         moment = now()
-        return self.expiry(created or moment, moment) - moment
+        return min(max_age, (created or moment) + limit - moment)
 
     def is_valid(self, created: datetime, expires: datetime, moment: datetime) -> bool:
         """Tells whether a session with these times has not expired at *moment*."""

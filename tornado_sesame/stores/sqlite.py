@@ -77,8 +77,8 @@ class SQLiteStore(SessionStore):
 
     Several processes may use the file at once, on one machine; not over a network file system. Change sets are applied
     inside of a transaction that began by locking the file for other writers, so overlapping requests are exact
-    across processes. Loads wait for nobody. The work is done in two threads, one that writes and one that reads, which
-    start at first use, so an application may be made before `tornado.process.fork_processes`.
+    across processes. Loads wait for nobody. The work is done in two threads, one that writes and one that reads. A
+    process that forks may have used the store before: the fork opens the file for itself.
 
     A save is one transaction, so it is done or not done. Nobody knows which when the commit itself fails, or lasts
     until its caller has given up; a transaction whose time is up before is rolled back.
@@ -134,6 +134,11 @@ class _Worker:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._inherited: list[object] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="tornado_sesame")
         self._connection: _Connection | None = None
 
@@ -144,11 +149,18 @@ class _Worker:
         :raises SessionNotSaved: when nothing was changed, for certain.
         :raises SessionStoreError: when nobody knows.
         """
+        if self._pid != os.getpid():
+            # This process is a fork, which has no threads of its parent's. An open database must be neither used nor
+            # closed over a fork (https://www.sqlite.org/howtocorrupt.html, 2.6), so it is kept.
+            self._inherited += (self._executor, self._connection)
+            self._begin()
         deadline = time.monotonic() + seconds
         return await asyncio.wrap_future(self._executor.submit(self._do, deadline, job, args))
 
     async def close(self) -> None:
         """Closes the connection and ends the thread, when it has done what it was given."""
+        if self._pid != os.getpid():
+            return  # it is the parent's
         with suppress(RuntimeError):  # raised when it was closed before
             await asyncio.wrap_future(self._executor.submit(self._close))
             self._executor.shutdown()

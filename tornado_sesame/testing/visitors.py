@@ -24,7 +24,7 @@ async def authenticated_cookie(manager: SessionManager, data: Mapping[str, Any],
     """
     if not data and owner is None:
         raise ValueError("a session without data and owner is not stored: put something into it")
-    live = manager.open(None)
+    live = manager.open()
     live.open_empty()
     live.replace(data)
     live.owner = owner
