@@ -1,7 +1,7 @@
 """A site with logins and polls, some of which are on their way when the session ends.
 
-``python -m tests.late_site KIND URI NAME SECONDS`` (the first three are what `open_database` takes) serves it in a process
-of its own, whose clock is so many seconds fast, and prints its port.
+``python -m tests.late_site KIND URI NAME SECONDS`` (the first three are what `open_database` takes) serves it in a
+process of its own, whose clock is so many seconds fast, and prints its port.
 """
 
 import asyncio
