@@ -159,8 +159,7 @@ class LiveSession:
         """
         if _running_loop() is not self._loop:
             raise SessionError(ELSEWHERE)
-        if self.refusal is not None:
-            raise SessionError(self.refusal)
+        self._check_not_refused()
         saving = self._saving
         if (self._secret is None or self._secret is not self._told) and saving.gone is None:
             self._check_cookie_can_be_set()
@@ -210,7 +209,7 @@ class LiveSession:
 
         :raises SessionStoreError: when the store fails.
         """
-        await self._step(self._destroy())
+        await self._step(self._destroy)
 
     async def rotate(self) -> None:
         """Moves what is stored to a new id with a new secret. The old ones are dead when this returns.
@@ -220,10 +219,11 @@ class LiveSession:
         :raises SessionStoreError: when the store fails and nobody knows yet whether the session has moved. The client
             is given the new secret, and the session is moved as soon as the store answers.
         """
-        await self._step(self._rotate())
+        await self._step(self._rotate)
 
-    async def _step(self, step: "Coroutine[Any, Any, None]") -> None:
-        task = self._calls.start(step)
+    async def _step(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._check_not_refused()
+        task = self._calls.start(step())
         self._steps = (*self._steps, task)
         task.add_done_callback(self._on_step_done)
         await asyncio.shield(task)
@@ -343,6 +343,10 @@ class LiveSession:
 
     def _began_before(self, moment: Any) -> bool:
         return bool(now() - timedelta(seconds=self._age()) <= moment)
+
+    def _check_not_refused(self) -> None:
+        if self.refusal is not None:
+            raise SessionError(self.refusal)
 
     def _check_cookie_can_be_set(self) -> None:
         if self.headers_out:
