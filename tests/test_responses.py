@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gc
+import inspect
 import logging
+import re
 import types
 import weakref
 from typing import ClassVar
@@ -545,6 +547,83 @@ class TestHolding:
         assert b"two" not in answer
         assert not answer.endswith(b"0\r\n\r\n")
 
+    @pytest.mark.parametrize("waits", [True, False], ids=["awaited", "not_awaited"])
+    async def test_each_part_of_a_streamed_response_waits_for_its_own_changes(self, site, gate, waits):
+        class Steps(SessionMixin, RequestHandler):
+            async def get(self):
+                session = await self.session
+                for number in range(4):
+                    session.step = number
+                    self.write(f"<{number} is done>")
+                    flushed = self.flush()
+                    if waits:
+                        await flushed
+                    self.write("<between>")
+                    self.flush()
+
+        site.application.add_handlers(".*", [("/steps", Steps)])
+        gate.open.set()
+        plain = b"".join(b"<%d is done><between>" % number for number in range(4))
+        assert (await site.browser().get("/steps")).body == plain
+        gate.open.clear()
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(b"GET /steps HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        seen = b""
+        for number in range(4 if waits else 1):
+            await gate.saving.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    while data := await reader.read(2**16):
+                        seen += data
+            assert b"<%d is done>" % number not in seen
+            gate.saving.clear()
+            gate.open.set()
+            await asyncio.sleep(0)
+            if waits:
+                gate.open.clear()
+        gate.open.set()
+        seen += await reader.read()
+        writer.close()
+        parts = re.findall(rb"<[^>]*>", seen)
+        assert b"".join(parts) == plain
+
+    async def test_no_part_is_sent_whose_change_was_not_stored(self, site, gate):
+        class Steps(SessionMixin, RequestHandler):
+            async def get(self):
+                session = await self.session
+                for number in range(4):
+                    if number == 2:
+                        gate.error = OSError("disk full")
+                    session.step = number
+                    self.write(f"<{number} is done>")
+                    self.flush()
+                    await asyncio.sleep(0.01)
+
+        gate.open.set()
+        site.application.add_handlers(".*", [("/steps", Steps)])
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(b"GET /steps HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        assert b"<1 is done>" in answer
+        assert b"<2 is done>" not in answer
+        assert not answer.endswith(b"0\r\n\r\n")
+
+    async def test_the_end_of_a_response_waits_for_all_of_its_parts(self, site, gate):
+        class Steps(SessionMixin, RequestHandler):
+            async def get(self):
+                session = await self.session
+                session.step = 0
+                self.write("<0>")
+                self.flush()
+                await asyncio.sleep(0)
+                self.write("<1>")
+                self.finish("<2>")
+
+        site.application.add_handlers(".*", [("/steps", Steps)])
+        asyncio.get_running_loop().call_later(0.05, gate.open.set)
+        assert (await site.browser().get("/steps")).body == b"<0><1><2>"
+
     async def test_a_new_session_after_the_headers_is_an_error(self, site, gate, caplog):
         class Late(SessionMixin, RequestHandler):
             async def get(self):
@@ -602,7 +681,7 @@ class TestHolding:
 
 
 def test_tornado_still_has_the_private_names_that_the_mixin_uses():
-    """Two say that a held response is as good as sent, `_headers` says whether the handler set Cache-Control."""
+    """It runs requests by `_execute`, and changes what the others say; the workflow tests the oldest Tornado, too."""
 
     class Connection:
         def set_close_callback(self, callback):
@@ -619,3 +698,9 @@ def test_tornado_still_has_the_private_names_that_the_mixin_uses():
     assert handler._headers_written is False
     handler.set_header("Cache-Control", "no-store")
     assert "Cache-Control" in handler._headers
+    handler.write("one")
+    assert handler._write_buffer == [b"one"]
+    handler.set_cookie("name", "value")
+    assert (handler._new_cookie["name"]["path"], handler._new_cookie["name"]["domain"]) == ("/", "")
+    assert list(inspect.signature(RequestHandler._execute).parameters) == ["self", "transforms", "args", "kwargs"]
+    assert asyncio.iscoroutinefunction(RequestHandler._execute)
