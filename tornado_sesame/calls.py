@@ -93,7 +93,9 @@ class StoreCalls:
         self._store_timeout = max(settings.timeout - STORE_LEAD_SECONDS, settings.timeout / 2)
         self._steps: set[asyncio.Task[None]] = set()
         self._loads: Coalescer[str, Loaded] = Coalescer(
-            self._load_batch, lambda id, error: self._failure(f"load session {id}", error), timeout=settings.timeout
+            self._load_batch,
+            lambda id, error: self._failure(f"load session {id}", error, is_write=False),
+            timeout=settings.timeout,
         )
         self._saves: Coalescer[Savable, Saved] = Coalescer(
             self._save_batch,
@@ -163,7 +165,7 @@ class StoreCalls:
             except StopAsyncIteration:
                 return
             except Exception as error:
-                failure = self._failure("list sessions", error)
+                failure = self._failure("list sessions", error, is_write=False)
                 raise failure from failure.__cause__
             if isinstance(record, SessionRecordError) or self._is_valid(record, now()):
                 yield record
@@ -190,7 +192,7 @@ class StoreCalls:
         if not step.cancelled():
             step.exception()  # is for those who wait, if there are any
 
-    def _failure(self, action: str, error: BaseException) -> SessionStoreError:
+    def _failure(self, action: str, error: BaseException, *, is_write: bool = True) -> SessionStoreError:
         """Logs that the store failed with *error*, and returns the error that tells users so."""
         self.stats.failures += 1
         if isinstance(error, SessionTooLarge):
@@ -199,7 +201,7 @@ class StoreCalls:
             reason, cause = f"{type(error).__name__}: {error}", error
             if isinstance(error, SessionStoreError):
                 reason, cause = error.log_message or "", error.__cause__ or error
-            kind = SessionNotSaved if isinstance(error, SessionNotSaved) else SessionStoreError
+            kind = SessionNotSaved if is_write and isinstance(error, SessionNotSaved) else SessionStoreError
             failure = kind(f"could not {action}: {reason}")
             failure.__cause__ = cause
         failure.is_logged = True
