@@ -62,6 +62,7 @@ class Mongod:
             *(("--replSet", replica_set) if replica_set else ()),
             *("--dbpath", str(directory), "--logpath", str(self._log), "--logappend"),
             *("--wiredTigerCacheSizeGB", "0.5", "--setParameter", "diagnosticDataCollectionEnabled=false"),
+            *("--setParameter", "enableTestCommands=1"),  # for fail points
         ]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()

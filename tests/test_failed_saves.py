@@ -5,7 +5,9 @@ visitor's. What the visitor is told is held against what is stored in the end.
 """
 
 import asyncio
+import json
 import random
+from collections import Counter
 from contextlib import AsyncExitStack, ExitStack
 
 import pytest
@@ -73,7 +75,24 @@ def change(session, visitor, name, part):
     session[f"last_{visitor}"] = int(name.rpartition("-")[2])
 
 
-PAGES = [("/start", Start), ("/step/(.*)", Step), ("/socket", Socket)]
+class Rotate(SessionMixin, RequestHandler):
+    """Rotates a session, and counts that in it before or after."""
+
+    async def post(self, when):
+        session = await self.session
+        if when == "before":
+            session.d.n += 1
+        await self.rotate_session_id()
+        if when == "after":
+            self.session.d.n += 1
+
+
+class Show(SessionMixin, RequestHandler):
+    def get(self):
+        self.write(self.session.copy())
+
+
+PAGES = [("/start", Start), ("/step/(.*)", Step), ("/socket", Socket), ("/rotate/(.*)", Rotate), ("/show", Show)]
 
 
 class Crowd:
@@ -243,6 +262,90 @@ class TestUnderLoad:
         crowd.check(await asyncio.to_thread(stored, target.uri, name))
         if server == "standalone":
             assert crowd.failed
+
+
+class Movers:
+    """Visitors who each have a session of their own, which moves with each request."""
+
+    def __init__(self, sites):
+        self.sites = sites
+        self.done, self.failed = Counter(), Counter()
+        self.stop = False
+
+    async def start(self):
+        self.browsers = [self.sites[number % len(self.sites)].browser() for number in range(VISITORS)]
+        for browser in self.browsers:
+            assert (await browser.post("/start")).code == 200
+        self.visits = [asyncio.ensure_future(self.visit(browser)) for browser in self.browsers]
+
+    async def visit(self, browser):
+        while not self.stop:
+            response = await browser.post(f"/rotate/{random.choice(['before', 'after'])}", request_timeout=120)
+            assert response.code in (200, 503), response.body
+            (self.done if response.code == 200 else self.failed)[browser] += 1
+
+    async def more(self, number):
+        before = self.done.total()
+        while self.done.total() < before + number:
+            await asyncio.sleep(0.01)
+            for visit in self.visits:
+                if visit.done():
+                    visit.result()
+
+    async def end(self):
+        """Asserts that each has his session, and that what was acknowledged is counted in it, once."""
+        self.stop = True
+        await asyncio.gather(*self.visits)
+        for browser in self.browsers:
+            response = await browser.get("/show")
+            counted = json.loads(response.body)["d"]["n"]
+            assert self.done[browser] <= counted <= self.done[browser] + self.failed[browser]
+
+
+class TestMovingUnderLoad:
+    async def test_one_of_three_is_killed(self, sites, database_kind, three):
+        _, running = await sites(database_kind, three.uri)
+        movers = Movers(running)
+        await movers.start()
+        for _ in range(2):
+            await movers.more(VISITORS * 4)
+            primary = await asyncio.to_thread(three.primary)
+            await asyncio.to_thread(primary.kill)
+            await movers.more(VISITORS * 4)
+            await asyncio.to_thread(primary.start)
+        await movers.end()
+        assert movers.failed.total() == 0
+
+    @pytest.mark.parametrize("fault", ["killed", "paused"])
+    async def test_it_is_away_for_longer_than_a_request_waits(self, sites, database_kind, mongod, fault):
+        _, running = await sites(database_kind, mongod.uri, timeout=2.0)
+        movers = Movers(running)
+        await movers.start()
+        for _ in range(2):
+            await movers.more(VISITORS * 4)
+            mongod.pause() if fault == "paused" else mongod.kill()
+            failed = movers.failed.total()
+            while movers.failed.total() < failed + VISITORS * 2:
+                await asyncio.sleep(0.01)
+            mongod.resume() if fault == "paused" else await asyncio.to_thread(mongod.start)
+        await movers.more(VISITORS * 4)
+        await movers.end()
+
+    async def test_it_refuses(self, sites, database_kind, mongod):
+        """As when the user of the database may only read: the session stays where it is."""
+        _, running = await sites(database_kind, mongod.uri, timeout=5.0)
+        browser = running[0].browser()
+        await browser.post("/start")
+        secret = browser.secret
+        with MongoClient(mongod.uri) as client:
+            for command in "insert", "findAndModify":
+                fail = {"failCommands": [command], "errorCode": 13}
+                client.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=fail)
+                response = await browser.post("/rotate/none")
+                assert (response.code, browser.secret) == (503, secret)
+                assert json.loads((await browser.get("/show")).body) == {"d": {"n": 0, "log": []}}
+        assert (await browser.post("/rotate/after")).code == 200
+        assert browser.secret != secret
 
 
 class TestOne:
