@@ -29,9 +29,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 TIMEOUT = 3.0  # seconds
 
-# What a failed load raises goes to Tornado's own logger, as what any handler raises.
-LOGGERS = {"tornado_sesame", "tornado.general"}
-
 # How a connection ends depends on the moment at which a server ends it.
 CLOSED = ("connection closed", "connection reset by peer", "broken pipe")
 
@@ -96,9 +93,12 @@ def explained(database_kind, caplog):
         for response in responses:
             assert response.code == 503
             assert b"success" not in response.body
-        texts = [record.getMessage() for record in caplog.records if record.name in LOGGERS]
-        for action in ("load", "save") if loads else ("save",):
-            assert any(f"could not {action} session" in text for text in texts)
+            assert response.headers["Retry-After"].isdigit()
+        records = [record for record in caplog.records if record.name != "tornado.access"]
+        assert {(record.name, record.levelname) for record in records} == {("tornado_sesame", "ERROR")}
+        texts = [record.getMessage() for record in records]
+        actions = ["load", "save"] if loads else ["save", "save"]
+        assert sorted(text.split(" session ")[0] for text in texts) == [f"could not {action}" for action in actions]
         for text in texts:
             assert any(text.endswith(reason) for reason in reasons)
             assert len(text) < 300
@@ -236,7 +236,8 @@ class TestMistakes:
 
     async def test_a_web_server(self, explained_at):
         with listening(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n") as address:
-            await explained_at(address, f"mongodb://{address}/", "does not answer as a MongoDB does")
+            # On a busy machine, the driver now and then notices the end before the answer.
+            await explained_at(address, f"mongodb://{address}/", "does not answer as a MongoDB does", *CLOSED)
 
     async def test_something_that_closes_connections_at_once(self, explained_at):
         with listening() as address:
