@@ -9,7 +9,15 @@ import pytest
 from tornado import gen
 from tornado.web import HTTPError, RequestHandler
 
-from tornado_sesame import MemoryStore, Session, SessionDataError, SessionManager, SessionMixin, SessionNotLoaded
+from tornado_sesame import (
+    MemoryStore,
+    Session,
+    SessionDataError,
+    SessionGone,
+    SessionManager,
+    SessionMixin,
+    SessionNotLoaded,
+)
 from tornado_sesame.cookie import Secret, id_of_secret
 from tornado_sesame.live import LiveSession
 
@@ -516,6 +524,28 @@ class TestLogin:
         assert browser.secret != before
         assert await database.data(before) is None
         assert await database.data(browser.secret) == {"anew": True}
+
+    async def test_save_session_says_when_the_session_has_ended_meanwhile(self, site, database):
+        class Slow(Handler):
+            async def get(self):
+                session = await self.session
+                assert (await other.post("/logout")).code == 200
+                session.late = True
+                for _ in range(2):
+                    try:
+                        await self.save_session()
+                    except SessionGone as error:
+                        self.write(f"{error}. ")
+
+        running = await site([*PAGES, ("/slow", Slow), ("/logout", self.Logout)])
+        browser, other = running.browser(), running.browser()
+        await browser.text()
+        other.cookies = dict(browser.cookies)
+        text = f"session {id_of_secret(browser.secret)} has ended: it was destroyed or rotated, or has expired. "
+        response = await browser.get("/slow")
+        assert response.body.decode() == text * 2
+        assert "Set-Cookie" not in response.headers
+        assert await database.data(browser.secret) is None
 
     async def test_a_save_after_the_end_is_dropped_and_logged(self, site, database, caplog):
         caplog.set_level(logging.INFO, "tornado_sesame")

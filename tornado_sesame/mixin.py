@@ -17,7 +17,7 @@ from tornado.web import Application, Finish, HTTPError, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from .calls import Saved
-from .cookie import Secret, SessionCookie
+from .cookie import Secret
 from .errors import SessionStoreError
 from .live import LiveSession
 from .manager import SessionManager
@@ -251,7 +251,9 @@ class SessionMixin(_Handler):
             manager = self._session_manager
             cookie = manager.settings.cookie
             is_covered = cookie.covers(self.request.path)
-            secrets = self._session_secrets(cookie) if is_covered and not self._session_is_empty else []
+            secrets: list[Secret] = []
+            if is_covered and not self._session_is_empty:
+                secrets = cookie.secrets_in(self.request.headers.get_list("Cookie"))
             self._session_live = live = manager.open(secrets, self.request.request_time)
             live.headers_out = self._headers_written  # nothing was held before there was a live session
             if not is_covered:
@@ -265,9 +267,6 @@ class SessionMixin(_Handler):
                 live.open_empty()
         return live
 
-    def _session_secrets(self, cookie: SessionCookie) -> list[Secret]:
-        return cookie.secrets_in(self.request.headers.get_list("Cookie"))
-
     def _session_should_load(self) -> bool:
         if self.session_autoload is not None:
             return self.session_autoload
@@ -275,7 +274,7 @@ class SessionMixin(_Handler):
         return _cannot_await(handler, self.request.method or "GET")
 
     async def _session_load(self) -> None:
-        if self._session_live is None and not self._session_secrets(self._session_manager.settings.cookie):
+        if self._session_live is None and "Cookie" not in self.request.headers:
             self._session_is_empty = True
             return
         live = self._session_open()
