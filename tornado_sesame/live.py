@@ -157,9 +157,10 @@ class LiveSession:
         :raises SessionError: when the session is new and the response's headers are sent, when the request can have
             none, or in another thread.
         """
-        if _running_loop() is not self._loop:
+        if asyncio._get_running_loop() is not self._loop:  # None in a thread without one
             raise SessionError(ELSEWHERE)
-        self._check_not_refused()
+        if self.refusal is not None:
+            raise SessionError(self.refusal)
         saving = self._saving
         if (self._secret is None or self._secret is not self._told) and saving.gone is None:
             self._check_cookie_can_be_set()
@@ -222,7 +223,8 @@ class LiveSession:
         await self._step(self._rotate)
 
     async def _step(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._check_not_refused()
+        if self.refusal is not None:
+            raise SessionError(self.refusal)
         task = self._calls.start(step())
         self._steps = (*self._steps, task)
         task.add_done_callback(self._on_step_done)
@@ -343,10 +345,6 @@ class LiveSession:
 
     def _began_before(self, moment: Any) -> bool:
         return bool(now() - timedelta(seconds=self._age()) <= moment)
-
-    def _check_not_refused(self) -> None:
-        if self.refusal is not None:
-            raise SessionError(self.refusal)
 
     def _check_cookie_can_be_set(self) -> None:
         if self.headers_out:

@@ -4,8 +4,7 @@ import asyncio
 import inspect
 from asyncio import Future
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -184,16 +183,13 @@ class SessionMixin(_Handler):
         # This is where Tornado runs a request, and has been since its beginning; all that handlers may override comes
         # later. The task is made here, as only its maker knows its context, in which what was held is sent.
         self._session_context = copy_context()
-        execution = self._session_execute(transforms, args, kwargs)
-        return asyncio.get_running_loop().create_task(execution, context=self._session_context)
-
-    async def _session_execute(self, transforms: list[Any], args: tuple[bytes, ...], kwargs: dict[str, bytes]) -> None:
+        execution = super()._execute(transforms, *args, **kwargs)
         if self._session_should_load():
-            try:
-                await self._session_load()
-            except Exception as error:
-                self._session_error = error
-        await super()._execute(transforms, *args, **kwargs)
+            if self._session_live is None and "Cookie" not in self.request.headers:
+                self._session_is_empty = True
+            else:
+                execution = self._session_load_before(execution)
+        return asyncio.get_running_loop().create_task(execution, context=self._session_context)
 
     def flush(self, include_footers: bool = False) -> Future[None]:
         if self._session_has_failed and self.get_status() == 503 and "Retry-After" not in self._headers:
@@ -273,13 +269,14 @@ class SessionMixin(_Handler):
         handler: Any = type(self)
         return _cannot_await(handler, self.request.method or "GET")
 
-    async def _session_load(self) -> None:
-        if self._session_live is None and "Cookie" not in self.request.headers:
-            self._session_is_empty = True
-            return
-        live = self._session_open()
-        with suppress(SessionStoreError):  # it is raised where the session is touched
-            await live.load()
+    async def _session_load_before(self, execution: Coroutine[Any, Any, None]) -> None:
+        try:
+            await self._session_open().load()
+        except SessionStoreError:
+            pass  # the session raises it where it is touched
+        except Exception as error:
+            self._session_error = error
+        await execution
 
     def _session_must_wait(self, live: LiveSession) -> bool:
         if self.get_status() == 101:
