@@ -51,10 +51,10 @@ class JSONLinesStore(SessionStore):
         os.fsync(self._file)
         return results
 
-    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | None:
+    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | SessionEnd | None:
         stored = self._read(end.id)
         await self.save([end], timeout=timeout)
-        return stored if isinstance(stored, SessionRecord) else None
+        return stored
 
     async def records(self, owner: str | None = None, *, timeout: float) -> AsyncIterator[SessionRecord]:
         for id in list(self._places):

@@ -11,7 +11,16 @@ from typing import ClassVar
 import pytest
 from tornado.web import RequestHandler
 
-from tornado_sesame import SessionManager, SessionMixin, SessionStoreError
+from tornado_sesame import (
+    Changes,
+    Inc,
+    Push,
+    SessionManager,
+    SessionMixin,
+    SessionStoreError,
+    SessionUpdate,
+    Set,
+)
 from tornado_sesame.cookie import Secret, id_of_secret
 from tornado_sesame.errors import SessionNotSaved
 from tornado_sesame.settings import now
@@ -302,3 +311,60 @@ async def test_a_lost_command_or_answer_of_mongodb_loses_no_session(mongodb_uri,
 
                 await eventually(is_settled)
                 assert await shown(browser) == {"data": CONTENT, "owner": "alice"}
+
+
+class LatePop(MemoryStore):
+    """A server that hangs with the first `pop`, and does it just before the second one."""
+
+    hung = None
+
+    async def pop(self, end, *, timeout):
+        if self.hung is None:
+            self.hung = end
+            raise ConnectionError("no answer")
+        assert await super().pop(self.hung, timeout=timeout)
+        return await super().pop(end, timeout=timeout)
+
+
+async def test_a_command_that_is_done_late_is_known_as_our_own():
+    manager = SessionManager(LatePop())
+    async with serve(PAGES, sessions=manager) as running:
+        browser = await visited(running)
+        assert (await browser.post("/rotate")).code == 503
+
+        async def is_settled():
+            records = await living(manager)
+            return [record.id for record in records if record.expires - now() > timedelta(minutes=1)] == [
+                id_of_secret(browser.secret)
+            ]
+
+        await eventually(is_settled)
+        assert await shown(browser) == {"data": CONTENT, "owner": "alice"}
+
+
+class LateUpdate(MemoryStore):
+    """A server that hangs with what completes a rotation, during which somebody else has saved something."""
+
+    hung = None
+
+    async def pop(self, end, *, timeout):
+        ops = {("nested", "n"): Inc(1), ("nested", "cart"): Push(["plum"]), ("theme",): Set("dark")}
+        await super().save([SessionUpdate(end.id, Changes(ops), now())], timeout=timeout)
+        return await super().pop(end, timeout=timeout)
+
+    async def save(self, writes, *, timeout):
+        if self.hung is None and any(isinstance(write, SessionUpdate) and write.expires for write in writes):
+            self.hung = writes
+            raise ConnectionError("no answer")
+        return await super().save(writes, timeout=timeout)
+
+
+async def test_a_completion_that_is_done_late_takes_nothing_from_what_the_client_did_since():
+    manager = SessionManager(LateUpdate())
+    async with serve(PAGES, sessions=manager) as running:
+        browser = await visited(running)
+        assert (await browser.post("/rotate")).code == 503
+        assert (await browser.post("/change")).code == 200
+        await MemoryStore.save(manager.store, manager.store.hung, timeout=60)
+        data = (await shown(browser))["data"]
+        assert data == {"user": "alice", "nested": {"cart": ["apple", "pear", "plum"], "n": 3}, "theme": "dark"}

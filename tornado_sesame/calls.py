@@ -134,14 +134,14 @@ class StoreCalls:
                 if isinstance(result, Exception):
                     raise self._failure(f"end session {id}", result)
 
-    async def pop(self, end: SessionEnd) -> SessionRecord | None:
-        """Ends a session and returns it as it was last; None when it was not valid.
+    async def pop(self, end: SessionEnd) -> SessionRecord | SessionEnd | None:
+        """Ends a session and returns it as it was last, or its end; None when there was none or it had expired.
 
         :raises SessionNotSaved: when that was not done, for certain.
         :raises SessionStoreError: when nobody knows whether it was done.
         """
         record = await self._call(f"rotate session {end.id}", self.store.pop(end, timeout=self._store_timeout))
-        return record if record is not None and self._is_valid(record, now()) else None
+        return None if isinstance(record, SessionRecord) and not self._is_valid(record, now()) else record
 
     async def write(self, write: SessionWrite) -> SaveResult:
         """Does one write by itself, and returns how it ended.

@@ -276,6 +276,9 @@ class SessionMixin(_Handler):
             pass  # the session raises it where it is touched
         except Exception as error:
             self._session_error = error
+        except BaseException:  # the server ends
+            execution.close()
+            raise
         await execution
 
     def _session_must_wait(self, live: LiveSession) -> bool:

@@ -8,11 +8,11 @@ from typing import Any
 from bson import encode
 
 from .calls import StoreCalls, end_of
-from .changes import Changes, Op, Set, Unset
+from .changes import Changes, Inc, Op, Push, Set, Unset
 from .errors import SessionNotSaved, SessionStoreError
 from .settings import UNTOLD_LIFETIME, SessionSettings, now, truncated_to_ms
-from .stores import Outcome, SessionEnd, SessionInsert, SessionRecord, SessionUpdate
-from .values import CODEC_OPTIONS, MISSING, plain
+from .stores import Conflict, Outcome, SessionEnd, SessionInsert, SessionRecord, SessionUpdate
+from .values import CODEC_OPTIONS, MISSING, Path, plain
 
 __all__ = ["Rotation"]
 
@@ -30,8 +30,12 @@ class Rotation:
     When the store does not say whether the second or the third step was done, that is found out and completed in the
     background, for as long as the copy lives. The client gets the new secret by then.
 
+    The client may use the new one by then. So what others have saved since the copy is added to it as increments,
+    appends and assignments of the smallest fields, and not again when it may have been added.
+
     What remains is a store that does not answer for all that time after it has done the second step: then the copy
-    expires, and what others saved between the first two steps, in the same milliseconds, goes with the lost answer.
+    expires. And when the answer to the second or third step is lost, what others saved since the copy was made, in the
+    same milliseconds, may be lost with it.
     """
 
     def __init__(self, settings: SessionSettings, calls: StoreCalls, old: str, new: str) -> None:
@@ -66,49 +70,64 @@ class Rotation:
         except SessionStoreError:
             self._calls.start(self._find_out(end))
             raise
-        if record is None:
+        if not isinstance(record, SessionRecord):
             with suppress(SessionStoreError):  # if that fails, it expires, and nobody has its secret
                 await self._calls.end([self._new])
             return None
         try:
             return await self._settle(record)
         except SessionStoreError as error:
-            self._calls.start(self._settle_later(record))
+            is_certain = isinstance(error, SessionNotSaved)
+            self._calls.start(self._settle_later(record if is_certain else self._copy))
             failure = SessionStoreError(error.log_message or "")  # also in place of a SessionNotSaved
             failure.is_logged = True
             raise failure from error.__cause__
 
     async def _settle(self, record: SessionRecord) -> datetime | None:
-        """Makes the new one last as *record*."""
-        moment = truncated_to_ms(now())
-        expires = self._settings.expiry(record.created, moment)
+        """Makes the new one last, with what *record* has more than the copy."""
         changes = _difference(self._copy, record)
-        outcome = await self._calls.write(SessionUpdate(self._new, changes, moment, expires))
-        return expires if outcome is Outcome.SAVED else None
+        while True:
+            moment = truncated_to_ms(now())
+            expires = self._settings.expiry(record.created, moment)
+            outcome = await self._calls.write(SessionUpdate(self._new, changes, moment, expires))
+            if not isinstance(outcome, Conflict):
+                return expires if outcome is Outcome.SAVED else None
+            changes = Changes()  # the client has the new one already, and has changed its shape
 
     async def _settle_later(self, record: SessionRecord) -> None:
         while self._has_time:
             await asyncio.sleep(RETRY_SECONDS)
-            with suppress(SessionStoreError):
+            try:
                 await self._settle(record)
+            except SessionNotSaved:
+                pass
+            except SessionStoreError:
+                record = self._copy  # what it has more may be there, and must not be added twice
+            else:
                 return
 
     async def _find_out(self, end: SessionEnd) -> None:
+        """Finds out whether *end* was done, does it if not, and goes on from there.
+
+        It may be done late, by a server that hung, at any moment until then.
+        """
+        ended = {end.ended}
         while self._has_time:
             await asyncio.sleep(RETRY_SECONDS)
-            stored = await self._calls.load(self._old)
-            record: SessionRecord | None = None  # somebody else has ended it
             with suppress(SessionStoreError):
+                stored = await self._calls.load(self._old)
                 if isinstance(stored, SessionStoreError):
                     continue
                 if isinstance(stored, SessionRecord):
-                    record = await self._calls.pop(end)
-                elif isinstance(stored, SessionEnd) and stored.ended == end.ended:
-                    record = self._copy
-                if record is None:
+                    again = end_of(self._old)
+                    ended.add(again.ended)
+                    stored = await self._calls.pop(again)
+                if isinstance(stored, SessionRecord):
+                    await self._settle_later(stored)
+                elif isinstance(stored, SessionEnd) and stored.ended in ended:
+                    await self._settle_later(self._copy)
+                else:  # somebody else has ended it
                     await self._calls.end([self._new])
-                else:
-                    await self._settle_later(record)
                 return
 
     @property
@@ -117,15 +136,26 @@ class Rotation:
 
 
 def _difference(one: SessionRecord, other: SessionRecord) -> Changes:
-    """Returns the changes that make *one* what *other* is."""
-    ops: dict[tuple[str, ...], Op] = {}
-    for name in {**one.data, **other.data}:
-        value = other.data.get(name, MISSING)
-        if value is MISSING:
-            ops[name,] = Unset()
-        elif name not in one.data or _encoded(one.data[name]) != _encoded(value):
-            ops[name,] = Set(value)
+    """Returns the changes that make *one* what *other* is, and leave alone what somebody else changes in *one*."""
+    ops: dict[Path, Op] = {}
+    _compare((), one.data, other.data, ops)
     return Changes(ops, None if one.owner == other.owner else Set(other.owner))
+
+
+def _compare(path: Path, one: Any, other: Any, ops: dict[Path, Op]) -> None:
+    if type(one) is type(other) is dict:
+        for name in {**one, **other}:
+            _compare((*path, name), one.get(name, MISSING), other.get(name, MISSING), ops)
+    elif other is MISSING:
+        ops[path] = Unset()
+    elif one is MISSING:
+        ops[path] = Set(other)
+    elif type(one) is type(other) is int:
+        if one != other:
+            ops[path] = Inc(other - one)
+    elif _encoded(one) != _encoded(other):
+        is_longer = type(one) is type(other) is list and _encoded(other[: len(one)]) == _encoded(one)
+        ops[path] = Push(other[len(one) :]) if is_longer else Set(other)
 
 
 def _encoded(value: Any) -> bytes:

@@ -178,10 +178,11 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
-    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | None:
-        """Saves *end* and returns the session as it was last, atomically; None when there was none.
+    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | SessionEnd | None:
+        """Saves *end* and returns what was stored, atomically; None when nothing was.
 
-        What was saved before is in it, and what is saved after finds nothing (`Outcome.GONE`).
+        What was saved before is in the session, and what is saved after finds nothing (`Outcome.GONE`). The end of one
+        that had ended before tells whether that was this call's first attempt, whose answer was lost.
         """
 
     @abstractmethod

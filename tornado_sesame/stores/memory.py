@@ -72,11 +72,11 @@ class MemoryStore(SessionStore):
         self._processes.note()
         return [self._save(write) for write in writes]
 
-    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | None:
+    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | SessionEnd | None:
         self._processes.note()
         stored = self._stored(end.id)
         self._save(end)
-        return stored if isinstance(stored, SessionRecord) else None
+        return stored
 
     async def records(self, owner: str | None = None, *, timeout: float) -> AsyncIterator[SessionRecord]:
         self._processes.note()

@@ -189,13 +189,13 @@ class MongoStore(SessionStore):
         with pymongo.timeout(timeout):
             return await self._save(writes, MAX_ATTEMPTS)
 
-    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | None:
+    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | SessionEnd | None:
         with self._explained(SessionNotSaved), pymongo.timeout(timeout):
             document = await self._raw_collection.find_one_and_replace({"_id": end.id}, _end_document(end), upsert=True)
         stored = None if document is None else _stored_raw(document)
         if isinstance(stored, SessionRecordError):
             raise stored
-        return stored if isinstance(stored, SessionRecord) else None
+        return stored
 
     async def records(
         self, owner: str | None = None, *, timeout: float

@@ -109,7 +109,7 @@ class SQLiteStore(SessionStore):
     async def save(self, writes: Sequence[SessionWrite], *, timeout: float) -> Sequence[SaveResult]:
         return await self._writer.run(timeout, _save, writes)
 
-    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | None:
+    async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | SessionEnd | None:
         return await self._writer.run(timeout, _pop, end)
 
     async def records(
@@ -344,14 +344,14 @@ def _save(connection: _Connection, writes: Sequence[SessionWrite]) -> list[SaveR
     return results
 
 
-def _pop(connection: _Connection, end: SessionEnd) -> SessionRecord | None:
+def _pop(connection: _Connection, end: SessionEnd) -> SessionRecord | SessionEnd | None:
     with connection.writing():
         row = _row(connection, end.id)
         stored = row and row.stored()
         if isinstance(stored, SessionRecordError):
             raise stored
         _keep(connection, row, end)
-    return stored if isinstance(stored, SessionRecord) else None
+    return stored
 
 
 def _page(

@@ -291,14 +291,16 @@ class StoreContract:
         id = await inserted(store)
         await save(store, [update(id, {("n",): Set(2)})])
         assert await pop(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, NOW, LATER)
-        assert await pop(store, id) is None
+        assert await pop(store, id) == ending(id)
+        assert await pop(store, new_id()) is None
         assert await load(store, id) is None
 
     async def test_of_many_pops_one_gets_the_session(self, store: SessionStore) -> None:
         """`pop` reads and deletes in one step, or two rotations would make two sessions of one."""
         id = await inserted(store)
         popped = await asyncio.gather(*(pop(store, id) for _ in range(20)))
-        assert sum(record is not None for record in popped) == 1
+        assert sum(isinstance(stored, SessionRecord) for stored in popped) == 1
+        assert popped.count(ending(id)) == 19
 
     # Owners and records
 
@@ -313,7 +315,7 @@ class StoreContract:
         assert [found[id].owner for id in (alices, later)] == [None, "bob"]
         assert found[later].data["n"] == 6
         popped = await pop(store, later)
-        assert popped is not None
+        assert isinstance(popped, SessionRecord)
         assert popped.owner == "bob"
 
     async def test_an_owner_stays_when_the_content_is_replaced(self, store: SessionStore) -> None:
@@ -569,7 +571,7 @@ async def stored(
     return await store.load(ids, timeout=TIMEOUT)
 
 
-async def pop(store: SessionStore, id: str) -> SessionRecord | None:
+async def pop(store: SessionStore, id: str) -> SessionRecord | SessionEnd | None:
     """Ends a session and returns it as it was."""
     return await store.pop(ending(id), timeout=TIMEOUT)
 
