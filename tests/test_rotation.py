@@ -17,6 +17,7 @@ from tornado_sesame import (
     Push,
     SessionManager,
     SessionMixin,
+    SessionRecord,
     SessionStoreError,
     SessionUpdate,
     Set,
@@ -69,6 +70,8 @@ class NotAwaited(Handler):
 class Change(Handler):
     async def post(self):
         session = await self.session
+        if not session:  # it is late
+            return
         await asyncio.sleep(random.random() * 0.01)
         session.nested.n += 1
         session.nested.cart.append("pear")
@@ -212,8 +215,10 @@ UNKNOWN, REFUSED = ConnectionError("lost"), SessionNotSaved("refused")
         ([("before", UNKNOWN)], 503, False),
         ([("after", UNKNOWN)], 503, False),
         ([(None, None), ("before", REFUSED)], 503, False),
-        ([(None, None), ("before", UNKNOWN)], 503, True),
-        ([(None, None), ("after", UNKNOWN)], 503, True),
+        ([(None, None), ("before", UNKNOWN)], 200, True),  # it looks again at once
+        ([(None, None), ("after", UNKNOWN)], 200, True),
+        ([(None, None), ("before", UNKNOWN), ("before", REFUSED)], 503, True),
+        ([(None, None), ("before", UNKNOWN), ("after", UNKNOWN)], 503, True),
         ([(None, None), ("before", UNKNOWN), ("before", UNKNOWN), ("before", REFUSED)], 503, True),
         ([(None, None), ("after", UNKNOWN), ("before", UNKNOWN)], 503, True),
         ([(None, None), (None, None), ("before", REFUSED)], 503, True),
@@ -247,7 +252,7 @@ async def test_one_that_was_ended_while_nobody_knew_stays_ended():
     async with serve(PAGES, sessions=manager) as running:
         browser = await visited(running)
         old = id_of_secret(browser.secret)
-        manager.store.steps = [(None, None), ("before", UNKNOWN)]
+        manager.store.steps = [(None, None), ("before", UNKNOWN), ("before", UNKNOWN)]
         assert (await browser.post("/rotate")).code == 503
         await manager.destroy(old)
 
@@ -266,11 +271,8 @@ async def test_no_frame_of_a_traceback_shows_a_secret():
     await live.save()
     secrets = [secret_in(live.cookie_header(https=True))]
     shown = ""
-    for steps in (
-        [("before", UNKNOWN)],
-        [(None, None), ("before", UNKNOWN)],
-        [(None, None), (None, None), ("after", UNKNOWN)],
-    ):
+    fine, lost = (None, None), ("before", UNKNOWN)
+    for steps in ([lost], [fine, lost, lost], [fine, fine, lost]):
         again = manager.open([Secret(secrets[-1])])
         await again.load()
         manager.store.steps = steps
@@ -282,7 +284,7 @@ async def test_no_frame_of_a_traceback_shows_a_secret():
         told = again.cookie_header(https=True)
         if told is not None:
             secrets.append(secret_in(told))
-            await asyncio.sleep(1.5)  # until it is settled
+            await asyncio.sleep(4)  # until it is settled
     assert "<Secret of session" in shown
     assert len(secrets) == 3
     assert not any(secret in shown for secret in secrets)
@@ -302,7 +304,7 @@ async def test_a_lost_command_or_answer_of_mongodb_loses_no_session(mongodb_uri,
                 old = browser.secret
                 getattr(proxy, lose)(command)
                 response = await browser.post("/rotate")
-                assert response.code == 503
+                assert response.code == (200 if command == "findAndModify" else 503)
                 assert (browser.secret != old) is (command != "insert")
 
                 async def is_settled():
@@ -322,7 +324,7 @@ class LatePop(MemoryStore):
         if self.hung is None:
             self.hung = end
             raise ConnectionError("no answer")
-        assert await super().pop(self.hung, timeout=timeout)
+        assert isinstance(await super().pop(self.hung, timeout=timeout), SessionRecord)
         return await super().pop(end, timeout=timeout)
 
 
@@ -330,7 +332,7 @@ async def test_a_command_that_is_done_late_is_known_as_our_own():
     manager = SessionManager(LatePop())
     async with serve(PAGES, sessions=manager) as running:
         browser = await visited(running)
-        assert (await browser.post("/rotate")).code == 503
+        assert (await browser.post("/rotate")).code == 200
 
         async def is_settled():
             records = await living(manager)

@@ -63,13 +63,17 @@ class Rotation:
         :raises SessionStoreError: when nobody knows whether it has, or whether it will last.
         """
         end = end_of(self._old)
+        ends = {end}
         try:
             record = await self._calls.pop(end)
         except SessionNotSaved:
             raise
-        except SessionStoreError:
-            self._calls.start(self._find_out(end))
-            raise
+        except SessionStoreError as error:
+            try:
+                record = await self._look_again(ends)
+            except SessionStoreError:
+                self._calls.start(self._find_out(ends))
+                raise error from error.__cause__
         if not isinstance(record, SessionRecord):
             with suppress(SessionStoreError):  # if that fails, it expires, and nobody has its secret
                 await self._calls.end([self._new])
@@ -106,29 +110,36 @@ class Rotation:
             else:
                 return
 
-    async def _find_out(self, end: SessionEnd) -> None:
-        """Finds out whether *end* was done, does it if not, and goes on from there.
-
-        It may be done late, by a server that hung, at any moment until then.
-        """
-        ended = {end.ended}
+    async def _find_out(self, ends: set[SessionEnd]) -> None:
         while self._has_time:
             await asyncio.sleep(RETRY_SECONDS)
             with suppress(SessionStoreError):
-                stored = await self._calls.load(self._old)
-                if isinstance(stored, SessionStoreError):
-                    continue
-                if isinstance(stored, SessionRecord):
-                    again = end_of(self._old)
-                    ended.add(again.ended)
-                    stored = await self._calls.pop(again)
-                if isinstance(stored, SessionRecord):
-                    await self._settle_later(stored)
-                elif isinstance(stored, SessionEnd) and stored.ended in ended:
-                    await self._settle_later(self._copy)
-                else:  # somebody else has ended it
+                record = await self._look_again(ends)
+                if record is not None:
+                    await self._settle_later(record)
+                else:
                     await self._calls.end([self._new])
                 return
+
+    async def _look_again(self, ends: set[SessionEnd]) -> SessionRecord | None:
+        """Finds out whether the old one was ended by us, ends it if nobody has, and returns it; None when others have.
+
+        An earlier attempt may still be done late, by a server that hung, at any moment.
+
+        :arg ends: with which we have ended it or tried to; more is added to them.
+        :raises SessionStoreError: when nobody knows.
+        """
+        stored = await self._calls.load(self._old)
+        if isinstance(stored, SessionStoreError):
+            raise stored
+        again: SessionRecord | SessionEnd | None = stored
+        if isinstance(stored, SessionRecord):
+            end = end_of(self._old)
+            ends.add(end)
+            again = await self._calls.pop(end)
+        if isinstance(again, SessionEnd) and again in ends:
+            return self._copy
+        return again if isinstance(again, SessionRecord) else None
 
     @property
     def _has_time(self) -> bool:

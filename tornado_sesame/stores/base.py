@@ -79,8 +79,8 @@ class SessionEnd:
     expires: datetime
 
     def apply(self, stored: "SessionRecord | SessionEnd | None") -> "SessionEnd":
-        """Returns what is to be stored in place of *stored*."""
-        return self
+        """Returns what is to be stored in place of *stored*: the first end stays, so that its maker knows it."""
+        return stored if isinstance(stored, SessionEnd) else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +181,8 @@ class SessionStore(ABC):
     async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | SessionEnd | None:
         """Saves *end* and returns what was stored, atomically; None when nothing was.
 
-        What was saved before is in the session, and what is saved after finds nothing (`Outcome.GONE`). The end of one
-        that had ended before tells whether that was this call's first attempt, whose answer was lost.
+        What was saved before is in the session, and what is saved after finds nothing (`Outcome.GONE`). A session that
+        has ended keeps its first end, which is returned.
         """
 
     @abstractmethod

@@ -37,6 +37,7 @@ from pymongo.errors import (
     ConfigurationError,
     ConnectionFailure,
     DocumentTooLarge,
+    DuplicateKeyError,
     InvalidOperation,
     OperationFailure,
     ProtocolError,
@@ -190,9 +191,23 @@ class MongoStore(SessionStore):
             return await self._save(writes, MAX_ATTEMPTS)
 
     async def pop(self, end: SessionEnd, *, timeout: float) -> SessionRecord | SessionEnd | None:
+        stored: SessionRecord | SessionEnd | SessionRecordError | None = None
         with self._explained(SessionNotSaved), pymongo.timeout(timeout):
-            document = await self._raw_collection.find_one_and_replace({"_id": end.id}, _end_document(end), upsert=True)
-        stored = None if document is None else _stored_raw(document)
+            for _ in range(MAX_ATTEMPTS):
+                replacing = self._raw_collection.find_one_and_replace(
+                    _not_ended(end.id), _end_document(end), upsert=True
+                )
+                try:
+                    document = await replacing
+                except DuplicateKeyError:  # it has ended, or somebody has stored one just now
+                    stored = await self._look(end.id)
+                    if isinstance(stored, SessionEnd):
+                        break
+                else:
+                    stored = None if document is None else _stored_raw(document)
+                    break
+            else:
+                raise SessionNotSaved("other requests end and begin it all the time")
         if isinstance(stored, SessionRecordError):
             raise stored
         return stored
@@ -297,9 +312,11 @@ class MongoStore(SessionStore):
             if isinstance(write, SessionInsert) and is_there:
                 stored = await self._look(write.id)
                 return Outcome.SAVED if isinstance(stored, SessionRecord) else Outcome.GONE
-            if isinstance(write, SessionEnd) and is_there and attempts:  # two ends at the same moment
-                (result,) = await self._save_alike([write], attempts - 1)
-                return result
+            if isinstance(write, SessionEnd) and is_there:
+                if attempts and not isinstance(await self._look(write.id), SessionEnd):  # stored just now
+                    (result,) = await self._save_alike([write], attempts - 1)
+                    return result
+                return Outcome.SAVED  # it has ended, and keeps its first end
         except Exception as error:
             return error
         return self._failure(SessionNotSaved, WriteError(failed["errmsg"], code, dict(failed)))
@@ -508,6 +525,11 @@ def _document(record: SessionRecord) -> dict[str, Any]:
     return {"_id": record.id, "data": kept, **owner, **times, **({} if kept is record.data else {"escaped": True})}
 
 
+def _not_ended(id: str) -> dict[str, Any]:
+    """Returns a filter for what is stored under *id* unless that is an end."""
+    return {"_id": id, "$nor": [{"data": None, "ended": {"$type": "date"}}]}
+
+
 def _end_document(end: SessionEnd) -> dict[str, Any]:
     # Below a `data` that is null, MongoDB sets, adds and appends nothing: an update by the _id alone fails here.
     return {"data": None, "ended": end.ended, "expires": end.expires}
@@ -523,7 +545,7 @@ def _request(write: SessionWrite) -> InsertOne[Any] | UpdateOne | ReplaceOne[Any
         case SessionUpdate():
             return UpdateOne(_filter(write), _update(write), upsert=True)
         case SessionEnd():
-            return ReplaceOne({"_id": write.id}, _end_document(write), upsert=True)
+            return ReplaceOne(_not_ended(write.id), _end_document(write), upsert=True)
 
 
 def _size(write: SessionWrite) -> int:

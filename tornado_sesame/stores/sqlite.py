@@ -350,7 +350,7 @@ def _pop(connection: _Connection, end: SessionEnd) -> SessionRecord | SessionEnd
         stored = row and row.stored()
         if isinstance(stored, SessionRecordError):
             raise stored
-        _keep(connection, row, end)
+        _keep(connection, row, end.apply(stored))
     return stored
 
 
@@ -379,9 +379,11 @@ def _page(
 def _save_one(connection: _Connection, write: SessionWrite) -> SaveResult:
     try:
         row = _row(connection, write.id)
-        stored = row and not isinstance(write, SessionEnd) and row.stored()
+        stored = row and row.stored()
         if isinstance(stored, SessionRecordError):
-            raise stored
+            if not isinstance(write, SessionEnd):
+                raise stored
+            stored = None
         result = write.apply(stored or None)
         if isinstance(result, SessionRecord | SessionEnd):
             _keep(connection, row, result)

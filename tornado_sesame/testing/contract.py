@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -294,6 +295,18 @@ class StoreContract:
         assert await pop(store, id) == ending(id)
         assert await pop(store, new_id()) is None
         assert await load(store, id) is None
+
+    async def test_the_first_end_stays(self, store: SessionStore) -> None:
+        """Who has ended a session, and got no answer, finds out by its end, which nothing replaces."""
+        id, unknown = await inserted(store), new_id()
+        first = SessionEnd(id, NOW, NOW + timedelta(minutes=1))
+        later = SessionEnd(id, NOW + timedelta(seconds=1), NOW + timedelta(minutes=2))
+        assert isinstance(await store.pop(first, timeout=TIMEOUT), SessionRecord)
+        assert await store.pop(later, timeout=TIMEOUT) == first
+        assert await save(store, [later, ending(unknown)]) == [Outcome.SAVED] * 2
+        assert await store.pop(replace(later, id=unknown), timeout=TIMEOUT) == ending(unknown)
+        found = await stored(store, [id, unknown])
+        assert found == {id: first, unknown: ending(unknown)}
 
     async def test_of_many_pops_one_gets_the_session(self, store: SessionStore) -> None:
         """`pop` reads and deletes in one step, or two rotations would make two sessions of one."""
