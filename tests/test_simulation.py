@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .simulation import BREAKS, BrokenPromise, Case, run_all, run_seed, simulate
+from .simulation import Case, find_break, run_all, run_seed, simulate
 
 # What a process that dies leaves behind.
 pytestmark = [
@@ -17,24 +17,21 @@ pytestmark = [
 SEEDS = int(os.environ.get("SESAME_SEEDS", "2000"))
 DEVIATIONS = int(os.environ.get("SESAME_DEVIATIONS", "1"))
 
-# The first seed that finds it: how many it takes.
-FOUND_BY = {
-    "an_answer_before_its_save": 0,
-    "an_end_that_is_only_told": 0,
-    "a_rotation_without_a_copy": 0,
-    "an_update_that_inserts": 8,
-    "an_end_that_is_not_remembered": 23,
-    "a_late_request_begins_a_new_session": 23,
-    "an_unknown_save_is_repeated": 50,
-    "a_batch_of_loads_in_another_order": 56,
-    "a_rotation_that_keeps_the_old_cookie_when_nobody_knows": 66,
-    "a_rotation_that_carries_over_whole_fields": 93,
-    "a_copy_that_lasts": 116,
-    "only_the_first_flush_waits": 128,
-    "what_was_not_done_is_forgotten": 789,
-    "a_rotation_that_takes_its_own_end_for_anothers": 1003,
-    "a_rotation_that_is_given_up_when_nobody_knows": 1414,
-}
+# Those that are found within some hundred seeds; `python -m tests.simulation --breaks` tries all.
+FOUND_SOON = [
+    "an_answer_before_its_save",
+    "an_end_that_is_only_told",
+    "a_rotation_without_a_copy",
+    "an_update_that_inserts",
+    "an_end_that_is_not_remembered",
+    "a_late_request_begins_a_new_session",
+    "an_unknown_save_is_repeated",
+    "a_batch_of_loads_in_another_order",
+    "a_rotation_that_keeps_the_old_cookie_when_nobody_knows",
+    "a_rotation_that_carries_over_whole_fields",
+    "a_copy_that_lasts",
+    "only_the_first_flush_waits",
+]
 
 
 @pytest.mark.parametrize("part", range(10))
@@ -70,7 +67,6 @@ def test_a_seed_tells_the_same_story_each_time():
         assert told(seed) == told(seed)
 
 
-@pytest.mark.parametrize("name", FOUND_BY)
-def test_it_finds_each_deliberate_break(name):
-    with BREAKS[name](), pytest.raises(BrokenPromise):
-        run_seed(FOUND_BY[name])
+@pytest.mark.parametrize("name", FOUND_SOON)
+def test_it_finds_deliberate_breaks(name):
+    assert find_break(name, 3000) is not None

@@ -116,7 +116,7 @@ class World:
             log_function=lambda handler: None,
             wait=self.wait,
             patience=lambda: (0.0, 0.001, 0.02, 0.3, 1.0)[self.choices.pick(5)],
-            open_connections=set(),
+            open_connections={},  # as a set has no order that a seed could decide
         )
         return process, application
 
@@ -278,7 +278,7 @@ class Visitor:
         process, application = world.sites[world.choices.pick(len(world.sites))]
         connection = Connection(loop, sent)
         open_connections = application.settings["open_connections"]
-        open_connections.add(connection)
+        open_connections[connection] = None
         cookie = f"{COOKIE}={carried}" if carried else ""
         began = loop.time()
         id = id_of_secret(carried)[:6] if carried else "nothing"
@@ -291,7 +291,7 @@ class Visitor:
         except TimeoutError:
             raise BrokenPromise(f"{operation} is not answered") from None
         finally:
-            open_connections.discard(connection)
+            open_connections.pop(connection, None)
         await asyncio.sleep(world.server.delay())
         if lineage is not None and moves and connection.is_complete:  # else it may go on for as long as it likes
             lineage.moving -= 1
