@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .simulation import Case, find_break, run_all, run_seed, simulate
+from .simulation import BREAKS, Case, find_break, run_all, run_seed, simulate
 
 # What a process that dies leaves behind.
 pytestmark = [
@@ -17,21 +17,41 @@ pytestmark = [
 SEEDS = int(os.environ.get("SESAME_SEEDS", "2000"))
 DEVIATIONS = int(os.environ.get("SESAME_DEVIATIONS", "1"))
 
-# Those that are found within some hundred seeds; `python -m tests.simulation --breaks` tries all.
-FOUND_SOON = [
-    "an_answer_before_its_save",
-    "an_end_that_is_only_told",
-    "a_rotation_without_a_copy",
-    "an_update_that_inserts",
-    "an_end_that_is_not_remembered",
-    "a_late_request_begins_a_new_session",
-    "an_unknown_save_is_repeated",
-    "a_batch_of_loads_in_another_order",
-    "a_rotation_that_keeps_the_old_cookie_when_nobody_knows",
-    "a_rotation_that_carries_over_whole_fields",
-    "a_copy_that_lasts",
-    "only_the_first_flush_waits",
-]
+# A seed that has found a fault once, and what it was.
+REGRESSIONS = {
+    1711: "close() left a call behind whose driver did not answer",
+    7507: "a rotation that nobody knew the end of was lost when its process was stopped in a hang",
+}
+
+# How many seeds each deliberate break took, by `python -m tests.simulation --breaks`. With other code around it, it may
+# take another one.
+FOUND_BY = {
+    "an_answer_before_its_save": 0,
+    "a_rotation_without_a_copy": 0,
+    "an_end_that_is_only_told": 0,
+    "an_update_that_inserts": 6,
+    "a_copy_that_lasts": 13,
+    "a_batch_of_loads_in_another_order": 19,
+    "deadlines_that_nobody_watches": 21,
+    "an_end_that_is_not_remembered": 23,
+    "a_late_request_begins_a_new_session": 23,
+    "a_rotation_that_keeps_the_old_cookie_when_nobody_knows": 54,
+    "an_unknown_save_is_repeated": 64,
+    "a_rotation_that_is_given_up_when_nobody_knows": 82,
+    "a_rotation_that_takes_its_own_end_for_anothers": 82,
+    "what_was_not_done_is_forgotten": 115,
+    "only_the_first_flush_waits": 229,
+    "close_that_does_not_wait_for_rotations": 270,
+    "a_batch_of_saves_in_another_order": 814,
+    "a_lost_wake_up_in_the_coalescer": 1299,
+    "destroy_all_that_looks_once": 1402,
+    "a_rotation_that_carries_over_whole_fields": 4593,
+}
+
+
+@pytest.mark.parametrize("seed", REGRESSIONS)
+def test_regressions(seed):
+    run_seed(seed)
 
 
 @pytest.mark.parametrize("part", range(10))
@@ -60,13 +80,10 @@ def test_schedules_that_shrink(data):
 
 
 def test_a_seed_tells_the_same_story_each_time():
-    def told(seed):
-        return [line.partition(" with ")[0] for line in run_seed(seed) if "the server does" not in line]
-
     for seed in range(20):
-        assert told(seed) == told(seed)
+        assert run_seed(seed) == run_seed(seed)
 
 
-@pytest.mark.parametrize("name", FOUND_SOON)
+@pytest.mark.parametrize("name", BREAKS)
 def test_it_finds_deliberate_breaks(name):
-    assert find_break(name, 3000) is not None
+    assert find_break(name, [FOUND_BY[name], *range(5000)]) is not None

@@ -93,6 +93,7 @@ class StoreCalls:
         self._settings = settings
         self._store_timeout = max(settings.timeout - STORE_LEAD_SECONDS, settings.timeout / 2)
         self._steps: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[Any]] = set()
         self._loads: Coalescer[str, Loaded] = Coalescer(
             self._load_batch,
             lambda id, error: self._failure(f"load session {id}", error, is_write=False),
@@ -172,21 +173,31 @@ class StoreCalls:
                 yield record
 
     async def close(self) -> None:
-        """Waits, for at most the manager's timeout, for what is under way, and closes the store."""
+        """Waits, for at most the manager's timeout, for what is under way, cancels the rest, and closes the store."""
         try:
             async with asyncio.timeout(self._settings.timeout):
                 await self._drain()
         except TimeoutError:
             logger.error("closed the session store before all was done, as that took over %s s", self._settings.timeout)
+            await self._cancel()
         await answer_within(self._settings.timeout, self.store.close())
 
     async def _drain(self) -> None:
         while True:
             await self._loads.drain()  # which may have sessions saved that are to live longer
             await self._saves.drain()
-            if not self._steps:
+            if not (under_way := self._steps | self._calls):
                 return
-            await asyncio.wait(self._steps)
+            await asyncio.wait(under_way)
+
+    async def _cancel(self) -> None:
+        """Cancels calls first: those who wait for them fail as always when the store does not answer."""
+        for tasks in (self._loads.cancel() | self._saves.cancel() | self._calls, self._steps):
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=GRACE_SECONDS)
+            await asyncio.sleep(0)
 
     def _on_step_done(self, step: "asyncio.Task[None]") -> None:
         self._steps.discard(step)
@@ -212,10 +223,16 @@ class StoreCalls:
     def _is_valid(self, record: SessionRecord, moment: datetime) -> bool:
         return self._settings.is_valid(record.created, record.expires, moment)
 
+    def _start_call(self, call: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.ensure_future(call)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return task
+
     async def _call(self, action: str, call: Awaitable[T]) -> T:
         self.stats.commands += 1
         try:
-            return await answer_within(self._settings.timeout, call)
+            return await answer_within(self._settings.timeout, call, self._start_call)
         except Exception as error:
             failure = self._failure(action, error)
             raise failure from failure.__cause__

@@ -30,6 +30,8 @@ MIN_UNDER_WAY = 4
 # After so long, what waits for a call to come back is sent all the same, as that call may be stuck, or far away.
 LINGER_SECONDS = 0.02
 
+SHUTTING_DOWN = RuntimeError("the server is shutting down")
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -85,6 +87,16 @@ class Coalescer(Generic[Item, Result]):
             self._begin_on(loop)
         while self._senders or self._is_flush_scheduled:
             await (asyncio.wait(self._senders) if self._senders else asyncio.sleep(0))
+        self._forget_timers()
+
+    def cancel(self) -> "set[asyncio.Task[None]]":
+        """Has all that waits fail, and returns the calls that are under way, for the caller to cancel."""
+        while self._waiting:
+            self._fail(self._waiting.popleft(), SHUTTING_DOWN)
+        self._forget_timers()
+        return set(self._senders)
+
+    def _forget_timers(self) -> None:
         if self._late_timer is not None:
             self._late_timer.cancel()
             self._late_timer = None
@@ -146,7 +158,7 @@ class Coalescer(Generic[Item, Result]):
         self._under_way -= len(batch)
         if sender.cancelled():
             for entry in batch:
-                self._fail(entry, RuntimeError("the server is shutting down"))
+                self._fail(entry, SHUTTING_DOWN)
         self._deadlines.forget_done()
         if self._waiting and not self._is_flush_scheduled:
             self._flush(loop)

@@ -5,7 +5,7 @@ A timer for each would cost more than the rest of the waiting.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 __all__ = ["GRACE_SECONDS", "Deadlines", "answer_within"]
@@ -16,6 +16,8 @@ __all__ = ["GRACE_SECONDS", "Deadlines", "answer_within"]
 GRACE_SECONDS = 2.0
 
 Result = TypeVar("Result")
+
+Start = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
 
 
 class Waiting(Protocol):
@@ -71,15 +73,22 @@ class Deadlines:
             self.forget_done()
 
 
-async def answer_within(seconds: float, call: Awaitable[Result]) -> Result:
+async def answer_within(seconds: float, call: Awaitable[Result], start: Start = asyncio.ensure_future) -> Result:
     """Returns the answer of one *call*, which comes by itself.
 
+    :arg start: makes a task of what goes on for `GRACE_SECONDS` after nobody waits for it any more.
     :raises TimeoutError: when it takes longer.
     """
-    task = asyncio.ensure_future(call)
+    task = start(_cancelled_after(seconds + GRACE_SECONDS, call))
     await asyncio.wait({task}, timeout=seconds)
+    if task.cancelled():
+        raise TimeoutError("the server is shutting down")
     if task.done():
-        return task.result()
-    asyncio.get_running_loop().call_later(GRACE_SECONDS, task.cancel)
+        return task.result()  # type: ignore[no-any-return]
     task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody else asks for it
     raise TimeoutError(f"no answer within {seconds} s")
+
+
+async def _cancelled_after(seconds: float, call: Awaitable[Result]) -> Result:
+    async with asyncio.timeout(seconds):
+        return await call

@@ -228,7 +228,12 @@ class LiveSession:
         task = self._calls.start(step())
         self._steps = (*self._steps, task)
         task.add_done_callback(self._on_step_done)
-        await asyncio.shield(task)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise SessionStoreError("the server is shutting down") from None
+            raise
 
     def _on_step_done(self, step: "asyncio.Task[None]") -> None:
         self._steps = tuple(task for task in self._steps if task is not step)

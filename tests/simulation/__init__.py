@@ -4,7 +4,7 @@
 and `breaks` are the faults that it has to find. A *seed* stands for a case and all that happens in it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .breaks import BREAKS
@@ -14,6 +14,9 @@ from .promises import BrokenPromise
 from .world import Case, simulate
 
 __all__ = ["BREAKS", "SMALL_CASES", "BrokenPromise", "Case", "case_of", "find_break", "run_all", "run_seed", "simulate"]
+
+# How many seconds commands take to a server far away.
+FAR = (0.01, 0.05, 0.3)
 
 # Two or three requests, one fault, one process and no time that passes by itself: small enough for all schedules.
 SMALL_CASES = [
@@ -32,6 +35,11 @@ SMALL_CASES = [
 
 
 def case_of(seed: int) -> Case:
+    if seed % 20 == 19:  # a crowd, so that there is much in one batch, and many batches
+        return Case(visitors=12, requests=2, processes=1, faults=seed // 20 % 4, disasters=0, delays=(0.0, 0.0, 0.01))
+    if seed % 20 == 13:  # a login page that is opened all the time
+        pages = ("change", "rotate", "plain")
+        return Case(visitors=1, requests=12, tabs=3, processes=2, faults=3, disasters=0, delays=FAR, pages=pages)
     return Case(
         visitors=1 + seed % 3,
         requests=6,
@@ -39,6 +47,7 @@ def case_of(seed: int) -> Case:
         processes=1 + seed // 9 % 2,
         faults=seed // 18 % 4,
         disasters=seed // 72 % 3,
+        waits=seed % 11 != 10,
         delays=DELAYS if seed % 2 else (0.0, 0.0, 0.01),  # so that there is more in one batch
     )
 
@@ -51,10 +60,10 @@ def run_seed(seed: int) -> list[str]:
     return simulate(case_of(seed), RandomChoices(seed))
 
 
-def find_break(name: str, most: int) -> int | None:
-    """Returns the first seed that finds a break."""
+def find_break(name: str, seeds: Iterable[int]) -> int | None:
+    """Returns the first of these seeds that finds a break."""
     with BREAKS[name]():
-        for seed in range(most):
+        for seed in seeds:
             try:
                 run_seed(seed)
             except BrokenPromise:

@@ -26,6 +26,11 @@ def run(seed: int) -> tuple[int, str] | None:
     return None
 
 
+def first_seed(name: str) -> tuple[str, int | None]:
+    warnings.simplefilter("ignore")
+    return name, find_break(name, range(20_000))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--first", type=int, default=0)
@@ -36,9 +41,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     began = time.monotonic()
     if options.breaks:
-        for name in BREAKS:
-            seed = find_break(name, 20_000)
-            print(f"{name}: {'not found' if seed is None else f'seed {seed}'}", flush=True)
+        with multiprocessing.Pool() as pool:
+            for name, seed in pool.imap_unordered(first_seed, BREAKS):
+                print(f"{name}: {'not found' if seed is None else f'seed {seed}'}", flush=True)
     if options.deviations is not None:
         print(run_all(options.deviations), "schedules", flush=True)
     failures = 0

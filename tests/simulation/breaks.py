@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from tornado_sesame import rotation
+from tornado_sesame import coalescer, rotation
 from tornado_sesame.calls import StoreCalls
 from tornado_sesame.changes import ChangeSet, Set
 from tornado_sesame.coalescer import Coalescer
@@ -130,18 +130,11 @@ def a_batch_of_loads_in_another_order() -> Iterator[None]:
 
 @breaks
 def deadlines_that_nobody_watches() -> Iterator[None]:
-    async def answer(seconds: float, call: Any) -> Any:
-        return await call
-
-    with patch.object(Deadlines, "watch", lambda self, waiting, loop: None):
-        original = Coalescer._send
-
-        async def send(self: Any, batch: Any) -> None:
-            with patch.object(asyncio, "timeout", lambda seconds: asyncio.timeout_at(None)):
-                await original(self, batch)
-
-        with patch.object(Coalescer, "_send", send):
-            yield
+    with (
+        patch.object(Deadlines, "watch", lambda self, waiting, loop: None),
+        patch.object(coalescer, "GRACE_SECONDS", 1e6),
+    ):
+        yield
 
 
 @breaks

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from tornado.concurrent import Future
@@ -11,10 +12,13 @@ from tornado_sesame import MemoryStore, SessionNotSaved, SessionRecord, SessionS
 from tornado_sesame.stores import SaveResult, SessionEnd, SessionWrite
 
 from .loop import Choices, Process, SimulatedLoop
+from .sockets import SocketStream
 
 __all__ = ["Connection", "RemoteStore", "Request", "Server"]
 
-FATES = {1: "refused", 2: "command lost", 3: "answer lost", 4: "late"}
+FATES = {1: "refused", 2: "command lost", 3: "answer lost", 4: "late", 5: "refused in part", 6: "never answered"}
+
+ANSWERED = ("fine", "refused in part")
 
 # How many seconds something takes on its way.
 DELAYS = (0.0, 0.001, 0.002, 0.01, 0.05, 0.3)
@@ -96,7 +100,7 @@ class RemoteStore(SessionStore):
         server, loop = self._server, self._server.loop
         fate = "fine"
         # Mostly nothing goes wrong; when no choices are made at random, each fault is one choice.
-        if server.faults and (number := server.choices.pick(12)) in FATES:
+        if server.faults and (number := server.choices.pick(14)) in FATES:
             server.faults -= 1
             fate = FATES[number]
             server.tell(f"{self._process}: a {what} is to be {fate}")
@@ -104,6 +108,8 @@ class RemoteStore(SessionStore):
         await asyncio.sleep(server.delay())
         if not server.is_up or fate == "refused":
             raise SessionNotSaved("refused") if is_write else SessionStoreError("refused")
+        if fate == "never answered":  # by a driver that does not keep its time limit
+            await loop.create_future()
         results: list[Any] = [None] * len(jobs)
         done = [loop.create_future() for _ in jobs]
 
@@ -131,13 +137,15 @@ class RemoteStore(SessionStore):
                 loop.process = former
 
         for position in range(len(jobs)):
-            is_done = fate != "command lost" or server.choices.pick(2)
-            if is_done:
+            if fate == "refused in part" and what == "save" and server.choices.pick(2):
+                results[position] = [SessionNotSaved("refused")]
+                done[position].set_result(None)
+            elif fate != "command lost" or server.choices.pick(2):
                 later(server.delay() + (timeout + 1 if fate == "late" else 0.0), position)
-        if fate == "fine":
+        if fate in ANSWERED:
             await asyncio.wait(done, timeout=deadline - loop.time())
         await asyncio.sleep(server.delay() if fate != "late" else max(0.0, deadline - loop.time()))
-        if fate != "fine" or not all(future.done() for future in done) or not server.is_up:
+        if fate not in ANSWERED or not all(future.done() for future in done) or not server.is_up:
             raise ConnectionError(fate)
         return results
 
@@ -145,8 +153,16 @@ class RemoteStore(SessionStore):
 class Request(HTTPServerRequest):
     """A request that began when it arrived."""
 
-    def __init__(self, loop: SimulatedLoop, method: str, uri: str, cookie: str, connection: "Connection") -> None:
-        headers = HTTPHeaders({"Host": "site", **({"Cookie": cookie} if cookie else {})})
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        method: str,
+        uri: str,
+        cookie: str,
+        connection: "Connection",
+        fields: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        headers = HTTPHeaders({"Host": "site", **({"Cookie": cookie} if cookie else {}), **fields})
         start_line = RequestStartLine(method, uri, "HTTP/1.1")
         super().__init__(headers=headers, connection=connection, start_line=start_line)
         self._loop = loop
@@ -159,15 +175,21 @@ class Request(HTTPServerRequest):
 class Connection(HTTPConnection):
     """The server's end of a visitor's connection.
 
+    :arg process: the server's.
     :arg sent: is called with each part of a body that the server sends.
     """
 
-    def __init__(self, loop: SimulatedLoop, sent: Callable[["Connection", bytes], None]) -> None:
+    def __init__(self, loop: SimulatedLoop, process: Process, sent: Callable[["Connection", bytes], None]) -> None:
+        self._loop = loop
+        self._process = process
         self._sent = sent
+        self.stream: SocketStream | None = None  # of a WebSocket
+        self._is_left = False
         self.status = 0
         self.headers = HTTPHeaders()
         self.body = b""
         self.is_complete = False
+        self.has_finished = False  # the handler is done, whoever is still there
         self.over: asyncio.Future[None] = loop.create_future()
         self._close_callback: Callable[[], None] | None = None
 
@@ -192,11 +214,33 @@ class Connection(HTTPConnection):
         self.close()
 
     def close(self) -> None:
+        self.has_finished = True
         if not self.over.done():
             self.over.set_result(None)
 
+    def detach(self) -> SocketStream:
+        self.stream = SocketStream(self._loop, self._process)
+        if self._is_left:
+            self.stream.leave()
+        return self.stream
+
+    @property
+    def is_in_use(self) -> bool:
+        """Its handler may still do something."""
+        return not self.has_finished or (self.stream is not None and not self.stream.closed())
+
+    def lose(self) -> None:
+        """Is called when the server's process goes away."""
+        self.close()
+        self._is_left = True
+        if self.stream is not None:
+            self.stream.leave()
+
     def leave(self) -> None:
-        """Is called when the visitor, or the server's process, goes away."""
+        """Is called when the visitor goes away."""
+        self._is_left = True
+        if self.stream is not None:
+            self.stream.leave()
         if not self.over.done():
             self.over.set_result(None)
             if self._close_callback is not None:

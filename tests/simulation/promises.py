@@ -26,7 +26,7 @@ class Lineage:
     moving: int = 0  # and are under way
     is_ending: bool = False  # somebody has asked for its end
     has_ended: bool = False  # he was told that it is done
-    unsettled: object = None  # the process that has answered a move with an error, and is to find out how it ended
+    unsettled: set[object] = field(default_factory=set)  # processes that answered a move with an error, and find out
     is_excused: bool = False  # its visitor or process went away while it moved, so nobody can know the new secret
 
 

@@ -4,8 +4,9 @@ import asyncio
 from typing import Any
 
 from tornado.web import RequestHandler
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from tornado_sesame import SessionMixin, SessionStoreError
+from tornado_sesame import SessionGone, SessionMixin, SessionNotLoaded, SessionStoreError
 
 __all__ = ["PAGES", "STREAMED"]
 
@@ -13,16 +14,17 @@ __all__ = ["PAGES", "STREAMED"]
 STREAMED = 3
 
 
-class Page(SessionMixin, RequestHandler):
-    def change(self, session: Any, operation: str) -> None:
-        """Does the same to a counter, a list and an assigned field, or leaves a stray behind where no session is."""
-        if "lineage" not in session:
-            session.stray = operation
-            return
-        session.nested.n += 1
-        session.nested.log.append(operation)
-        session.last = operation
+def change(session: Any, operation: str) -> None:
+    """Does the same to a counter, a list and an assigned field, or leaves a stray behind where no session is."""
+    if "lineage" not in session:
+        session.stray = operation
+        return
+    session.nested.n += 1
+    session.nested.log.append(operation)
+    session.last = operation
 
+
+class Page(SessionMixin, RequestHandler):
     def tell(self, session: Any) -> None:
         seen = list(session.nested.log) if "lineage" in session else []
         self.write({"lineage": session.get("lineage"), "seen": seen})
@@ -43,6 +45,8 @@ class Start(Page):
         session = await self.session
         session.update(lineage=self.operation, nested={"n": 0, "log": []}, last="")
         self.session_owner = self.operation
+        if not self.settings["waits"]:  # or the next request may come before there is a session
+            await self.save_session()
         self.tell(session)
 
 
@@ -53,7 +57,7 @@ class Read(Page):
 
 class Plain(Page):
     def post(self) -> None:
-        self.change(self.session, self.operation)
+        change(self.session, self.operation)
         self.tell(self.session)
 
 
@@ -61,7 +65,7 @@ class Change(Page):
     async def post(self) -> None:
         session = await self.session
         await self.wait()
-        self.change(session, self.operation)
+        change(session, self.operation)
         await self.wait()
         self.tell(session)
 
@@ -71,7 +75,7 @@ class Save(Page):
 
     async def post(self) -> None:
         session = await self.session
-        self.change(session, self.operation)
+        change(session, self.operation)
         try:
             await self.save_session()
         except SessionStoreError:
@@ -85,7 +89,7 @@ class Stream(Page):
         session = await self.session
         self.write(f"{session.get('lineage')}\n")
         for part in range(STREAMED):
-            self.change(session, f"{self.operation}.{part}")
+            change(session, f"{self.operation}.{part}")
             self.write(f"{self.operation}.{part}\n")
             self.flush()
             await self.wait()
@@ -93,7 +97,7 @@ class Stream(Page):
 
 class Fail(Page):
     async def post(self) -> None:
-        self.change(await self.session, self.operation)
+        change(await self.session, self.operation)
         await self.wait()
         raise ValueError("on purpose")
 
@@ -105,7 +109,7 @@ class Impatient(Page):
         async with asyncio.timeout(self.settings["patience"]()):
             session = await self.session
             await self.wait()
-            self.change(session, self.operation)
+            change(session, self.operation)
             await self.save_session()
         self.tell(session)
 
@@ -138,10 +142,35 @@ class DestroyAll(Page):
         self.write({"lineage": session.get("lineage"), "seen": []})
 
 
+class Socket(SessionMixin, WebSocketHandler):
+    """Changes its session with each message, for as long as it lives; else says so and closes."""
+
+    async def on_message(self, message: str | bytes) -> None:
+        self.request.connection.has_finished = False  # type: ignore[union-attr]
+        try:
+            session = await self.session
+            if "lineage" not in session:
+                self.close()
+                return
+            change(session, str(message))
+            await self.settings["wait"]()
+            await self.save_session()
+            await self.write_message({"lineage": session.lineage, "seen": list(session.nested.log)})
+        except SessionStoreError:
+            await self.write_message({"lineage": None, "seen": []})
+        except (SessionGone, SessionNotLoaded, WebSocketClosedError):
+            self.close()
+        finally:
+            self.request.connection.has_finished = True  # type: ignore[union-attr]
+
+    def log_exception(self, *args: Any) -> None:
+        pass
+
+
 PAGES = [
     (f"/{page.__name__.lower()}", page)
     for page in (
         *(Start, Read, Plain, Change, Save, Stream, Fail),
-        *(Impatient, Rotate, ImpatientRotate, Destroy, DestroyAll),
+        *(Impatient, Rotate, ImpatientRotate, Destroy, DestroyAll, Socket),
     )
 ]

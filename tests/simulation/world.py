@@ -1,9 +1,11 @@
 """One simulated run: processes with the real library, visitors who use them, and what goes wrong."""
 
 import asyncio
+import base64
 import gc
 import json
 import logging
+import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,13 +13,14 @@ from unittest.mock import patch
 
 from tornado.web import Application
 
-from tornado_sesame import SessionCookie, SessionManager, settings
+from tornado_sesame import SessionCookie, SessionManager, calls, cookie, settings
 from tornado_sesame.cookie import id_of_secret
 
 from .loop import Choices, Process, SimulatedLoop, Stuck
 from .network import DELAYS, Connection, RemoteStore, Request, Server
 from .promises import BrokenPromise, Lineage, Promises
 from .site import PAGES
+from .sockets import UPGRADE
 
 __all__ = ["Case", "simulate"]
 
@@ -73,7 +76,12 @@ def simulate(case: Case, choices: Choices) -> list[str]:
     collects = gc.isenabled()
     gc.disable()
     try:
-        with patch.object(settings, "datetime", Clock):
+        numbers = random.Random(0)
+        with (
+            patch.object(settings, "datetime", Clock),
+            patch.object(calls, "random", numbers),
+            patch.object(cookie.secrets, "token_urlsafe", lambda size: _token(numbers, size)),
+        ):
             world = World(case, choices, loop, story)
             try:
                 loop.run_until_complete(world.run())
@@ -93,6 +101,10 @@ def simulate(case: Case, choices: Choices) -> list[str]:
     return story
 
 
+def _token(numbers: random.Random, size: int) -> str:
+    return base64.urlsafe_b64encode(numbers.randbytes(size)).rstrip(b"=").decode()
+
+
 class World:
     def __init__(self, case: Case, choices: Choices, loop: SimulatedLoop, story: list[str]) -> None:
         self.case = case
@@ -103,6 +115,7 @@ class World:
         self.server = Server(loop, choices, case.faults, self.tell, case.delays)
         self.sites: list[tuple[Process, Application]] = []
         self.names = 0
+        self.is_over = False
 
     def tell(self, text: str) -> None:
         self.story.append(f"{self.loop.time():8.3f} {text}")
@@ -115,8 +128,10 @@ class World:
             sessions=manager,
             log_function=lambda handler: None,
             wait=self.wait,
+            waits=self.case.waits,
             patience=lambda: (0.0, 0.001, 0.02, 0.3, 1.0)[self.choices.pick(5)],
             open_connections={},  # as a set has no order that a seed could decide
+            connections=[],
         )
         return process, application
 
@@ -134,12 +149,16 @@ class World:
         disasters = asyncio.ensure_future(self.disasters())
         visitors = [Visitor(self, f"v{number}") for number in range(case.visitors)]
         await asyncio.gather(*(visitor.visit() for visitor in visitors))
-        disasters.cancel()
-        self.server.is_up, self.server.faults = True, 0
+        self.is_over = True
+        await disasters
+        self.server.is_up, self.server.hangs_until, self.server.faults = True, 0.0, 0
+        if self.choices.pick(2):  # while something may go on that nobody waits for any more
+            await self.stop(*self.sites.pop())
         await asyncio.sleep(REST)
         self.promises.at_rest(self.valid_records(), id_of_secret)
-        for visitor in visitors:
-            await visitor.look()
+        if self.sites:
+            for visitor in visitors:
+                await visitor.look()
         for process, application in self.sites:
             await self.stop(process, application)
         self.tell("all is over")
@@ -149,7 +168,9 @@ class World:
         return [record for record in self.server.records() if record.expires > moment]
 
     async def stop(self, process: Process, application: Application) -> None:
-        """Closes a manager, and asserts that nothing is left of its process."""
+        """Closes a manager when its handlers are done, and asserts that nothing is left of its process."""
+        while any(connection.is_in_use for connection in application.settings["connections"]):
+            await asyncio.sleep(0.01)
         began = self.loop.time()
         closed: asyncio.Future[None] = self.loop.create_future()
 
@@ -161,6 +182,8 @@ class World:
         await closed
         if self.loop.time() - began > 2 * TIMEOUT + 0.001:
             raise BrokenPromise(f"closing took {self.loop.time() - began} s")
+        if self.loop.time() - began > TIMEOUT - 0.001:  # it has given up what it had to find out
+            self.excuse_unsettled(process)
         for _ in range(5):
             await asyncio.sleep(0)
         if self.server.faults == 0 and self.server.is_up and (left := self.loop.left_of(process)):
@@ -169,6 +192,8 @@ class World:
     async def disasters(self) -> None:
         for _ in range(self.case.disasters):
             await asyncio.sleep((0.01, 0.05, 0.4, 3.0)[self.choices.pick(4)])
+            if self.is_over:
+                return
             match self.choices.pick(5):
                 case 0:
                     self.tell("the server stops")
@@ -187,8 +212,6 @@ class World:
                     process, application = self.sites[number]
                     self.tell(f"{process} is stopped, and started again")
                     self.sites[number] = self.start_process(number)
-                    while application.settings["open_connections"]:
-                        await asyncio.sleep(0.01)
                     await self.stop(process, application)
                 case 4:
                     _, application = self.sites[self.choices.pick(len(self.sites))]
@@ -196,14 +219,17 @@ class World:
                         self.tell("a visitor goes away")
                         connection.leave()
 
+    def excuse_unsettled(self, process: Process) -> None:
+        for lineage in self.promises.lineages.values():
+            lineage.is_excused |= process in lineage.unsettled
+
     def kill(self, number: int) -> None:
         process, application = self.sites[number]
         self.tell(f"{process} dies")
         process.is_dead = True
-        for lineage in self.promises.lineages.values():
-            lineage.is_excused |= lineage.unsettled is process
+        self.excuse_unsettled(process)
         for connection in list(application.settings["open_connections"]):
-            connection.over.done() or connection.over.set_result(None)
+            connection.lose()
         self.sites[number] = self.start_process(number)
 
 
@@ -231,7 +257,8 @@ class Visitor:
                 await self.request("start")
             return
         pages = self.world.case.pages
-        await self.request(page or pages[self.world.choices.pick(len(pages))])
+        page = page or pages[self.world.choices.pick(len(pages))]
+        await (self.talk() if page == "socket" else self.request(page))
 
     async def look(self) -> None:
         """Asks for the page once more, when all is over."""
@@ -241,6 +268,46 @@ class Visitor:
         shown = await self.request("read")
         if shown is None or shown.get("lineage") != lineage.name:
             raise BrokenPromise(f"{self.name} is signed out, and nobody did it")
+
+    async def talk(self) -> None:
+        """Opens a WebSocket and sends some messages over it, one after the other."""
+        world, loop, lineage = self.world, self.world.loop, self.lineage
+        assert lineage is not None
+        world.names += 1
+        operation = f"socket{world.names}"
+        process, application = world.sites[world.choices.pick(len(world.sites))]
+        connection = Connection(loop, process, lambda *_: None)
+        open_connections = application.settings["open_connections"]
+        open_connections[connection] = None
+        application.settings["connections"].append(connection)
+        world.tell(f"{self.name} opens {operation} to {process} with {id_of_secret(self.secret)[:6]}")
+        request = Request(loop, "GET", "/socket", f"{COOKIE}={self.secret}", connection, UPGRADE)
+        loop.in_process(process, lambda: application(request))
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN):
+                await connection.over
+            for part in (f"{operation}.{part}" for part in range(3)):
+                if connection.stream is None:
+                    return
+                await asyncio.sleep(world.server.delay())
+                moves_before, is_quiet = lineage.moves, not lineage.moving
+                expected = set(lineage.done) if world.case.tabs == 1 else set()
+                lineage.tried.add(part)
+                connection.stream.send(part)
+                async with asyncio.timeout(ANSWERED_WITHIN):
+                    answer = await connection.stream.answer()
+                world.tell(f"{self.name} gets {answer} for {part}")
+                if answer is None:
+                    return
+                shown = json.loads(answer)
+                if shown["lineage"] == lineage.name:
+                    world.promises.seen(lineage.name, shown["seen"], expected | {part})
+                    self.acknowledge(lineage, [part], moves_before, is_quiet)
+        except TimeoutError:
+            raise BrokenPromise(f"{operation} is not answered") from None
+        finally:
+            open_connections.pop(connection, None)
+            connection.leave()
 
     async def request(self, page: str) -> dict[str, Any] | None:
         world, loop, promises = self.world, self.world.loop, self.world.promises
@@ -276,9 +343,10 @@ class Visitor:
 
         await asyncio.sleep(world.server.delay())
         process, application = world.sites[world.choices.pick(len(world.sites))]
-        connection = Connection(loop, sent)
+        connection = Connection(loop, process, sent)
         open_connections = application.settings["open_connections"]
         open_connections[connection] = None
+        application.settings["connections"].append(connection)
         cookie = f"{COOKIE}={carried}" if carried else ""
         began = loop.time()
         id = id_of_secret(carried)[:6] if carried else "nothing"
@@ -296,7 +364,7 @@ class Visitor:
         if lineage is not None and moves and connection.is_complete:  # else it may go on for as long as it likes
             lineage.moving -= 1
             if connection.status != 200:
-                lineage.unsettled = process
+                lineage.unsettled.add(process)
                 # Of two rotations at once, one that nobody knows the end of may be told last.
                 lineage.is_excused |= not is_quiet or lineage.moves != moves_before + 1
         return self.answered(page, operation, parts, connection, lineage, expected, moves_before, is_quiet, began)
@@ -320,6 +388,8 @@ class Visitor:
             if lineage is not None and (moves or page == "start" or lineage.moving):
                 lineage.is_excused = True
             return None
+        if connection.status == 503 and not world.case.faults and not world.case.disasters:
+            raise BrokenPromise(f"{operation} gets a 503, and nothing has failed")
         header = connection.headers.get("Set-Cookie")
         world.tell(f"{self.name} gets {connection.status} for {operation}{', and a cookie' if header else ''}")
         shown: dict[str, Any] = {}
@@ -348,12 +418,15 @@ class Visitor:
             return shown
         if connection.status == 200:
             if page in ("destroy", "destroyall"):
-                # One that met a rotation on its way may have ended what the session has just left.
+                # A logout that met a rotation on its way may have ended what the session has just left.
                 is_met = not is_quiet or lineage.moves != moves_before + 1
-                lineage.has_ended |= not is_met and (page == "destroy" or shown.get("lineage") == lineage.name)
+                if page == "destroyall":
+                    lineage.has_ended |= shown.get("lineage") == lineage.name
+                else:
+                    lineage.has_ended |= not is_met
             elif page == "stream":
                 name = connection.body.partition(b"\n")[0].decode()
-                done = name == lineage.name
+                done = name == lineage.name and world.case.waits
                 self.acknowledge(lineage, parts if done else [], moves_before, is_quiet)
             elif not moves:
                 promises.seen(shown["lineage"], shown["seen"], expected if shown["lineage"] == lineage.name else set())
