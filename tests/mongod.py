@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -128,16 +129,18 @@ class ReplicaSet:
     """Three mongods of our own, of which each may be killed and started again. An election takes about two seconds.
 
     :arg directory: an empty directory for their data.
+    :arg through: gets the port of each and returns the address by which all reach it, such as that of a proxy.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, through: Callable[[int], str] = "127.0.0.1:{}".format) -> None:
         self.members = []
         for number in range(3):
             place = directory / str(number)
             place.mkdir()
             self.members.append(Mongod(place, "three", is_initiated=False))
-        self.uri = f"mongodb://{','.join(member.address for member in self.members)}/?replicaSet=three"
-        hosts = [{"_id": number, "host": member.address} for number, member in enumerate(self.members)]
+        self._addresses = [through(member.port) for member in self.members]
+        self.uri = f"mongodb://{','.join(self._addresses)}/?replicaSet=three"
+        hosts = [{"_id": number, "host": address} for number, address in enumerate(self._addresses)]
         with MongoClient[dict[str, Any]](self.members[0].uri.partition("?")[0] + "?directConnection=true") as client:
             settings = {"electionTimeoutMillis": 2000}
             client.admin.command("replSetInitiate", {"_id": "three", "members": hosts, "settings": settings})
@@ -149,8 +152,8 @@ class ReplicaSet:
             client.admin.command("ping")
             while client.primary is None:
                 time.sleep(0.05)
-            port = client.primary[1]
-        return next(member for member in self.members if member.port == port)
+            host, port = client.primary
+        return self.members[self._addresses.index(f"{host}:{port}")]
 
     def kill(self) -> None:
         """Ends all of them."""

@@ -13,12 +13,12 @@ class Proxy:
     It has a thread of its own, as Motor blocks the event loop that closes its client.
 
     :arg port: of that MongoDB.
-    :arg delay: seconds that each direction takes; bandwidth is not limited.
+    :arg delay: seconds that each direction takes; bandwidth is not limited. It may be changed meanwhile.
     """
 
     def __init__(self, port: int, *, delay: float = 0.0) -> None:
         self._target = port
-        self._delay = delay
+        self.delay = delay
         self._to_lose: list[str] = []
         self._to_swallow: list[str] = []
         self._connections: set[asyncio.Task[None]] = set()
@@ -33,9 +33,21 @@ class Proxy:
         """Breaks the connection in place of the next *command* (its name), which never reaches MongoDB."""
         self._to_swallow.append(command)
 
+    def cut(self) -> None:
+        """Breaks all connections that there are."""
+        self._loop.call_soon_threadsafe(self._cut)
+
+    def _cut(self) -> None:
+        for connection in self._connections:
+            connection.cancel()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
     @property
     def uri(self) -> str:
-        return f"mongodb://127.0.0.1:{self._port}/?directConnection=true"
+        return f"mongodb://{self.address}/?directConnection=true"
 
     def __enter__(self) -> "Proxy":
         self._thread.start()
@@ -112,7 +124,7 @@ class Proxy:
             self._send(writer, data)
 
     def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
-        if self._delay:
-            self._loop.call_later(self._delay, writer.write, data)  # and lets the next data travel meanwhile
+        if self.delay:
+            self._loop.call_later(self.delay, writer.write, data)  # and lets the next data travel meanwhile
         else:
             writer.write(data)

@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from tornado.log import enable_pretty_logging
 from tornado.web import Application, RequestHandler
@@ -50,10 +51,10 @@ class Destroy(Handler):
         self.session.n = 1
 
 
-PAGES = [("/start", Start), ("/count", Count), ("/rotate", Rotate), ("/destroy", Destroy)]
+PAGES: list[Any] = [("/start", Start), ("/count", Count), ("/rotate", Rotate), ("/destroy", Destroy)]
 
 
-async def main(kind: str, uri: str, name: str, waits: str) -> None:
+async def main(kind: str, uri: str, name: str, waits: str, pages: list[Any] = PAGES) -> None:
     recipe = re.search(r"### Stopping a server.*?```python\n(.*?)```", README, re.DOTALL)
     assert recipe is not None
     names = {"asyncio": asyncio}
@@ -61,7 +62,7 @@ async def main(kind: str, uri: str, name: str, waits: str) -> None:
     enable_pretty_logging()
     async with open_database(kind, None if uri == "-" else uri, name) as database:
         sessions = SessionManager(database.new_store(), wait_for_save=waits == "True")
-        server = Application(PAGES, sessions=sessions).listen(0, "127.0.0.1")
+        server = Application(pages, sessions=sessions).listen(0, "127.0.0.1")
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         for number in signal.SIGINT, signal.SIGTERM:
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))

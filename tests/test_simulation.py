@@ -20,6 +20,8 @@ DEVIATIONS = int(os.environ.get("SESAME_DEVIATIONS", "1"))
 # A seed that has found a fault once, and what it was.
 REGRESSIONS = {
     1711: "close() left a call behind whose driver did not answer",
+    28646: "close() was over while a call that followed a cancelled one had just begun",
+    39634: "close() left a timer behind of a load that had begun while it waited for saves",
     7507: "a rotation that nobody knew the end of was lost when its process was stopped in a hang",
 }
 

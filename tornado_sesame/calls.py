@@ -183,21 +183,22 @@ class StoreCalls:
         await answer_within(self._settings.timeout, self.store.close())
 
     async def _drain(self) -> None:
-        while True:
-            await self._loads.drain()  # which may have sessions saved that are to live longer
+        """Waits until all is done at once: each kind may have begun another one while that was waited for."""
+        while (under_way := self._steps | self._calls) or not (self._loads.is_idle and self._saves.is_idle):
+            if under_way:
+                await asyncio.wait(under_way)
+            await self._loads.drain()
             await self._saves.drain()
-            if not (under_way := self._steps | self._calls):
-                return
-            await asyncio.wait(under_way)
 
     async def _cancel(self) -> None:
         """Cancels calls first: those who wait for them fail as always when the store does not answer."""
-        for tasks in (self._loads.cancel() | self._saves.cancel() | self._calls, self._steps):
+        while tasks := (self._loads.cancel() | self._saves.cancel() | self._calls) or set(self._steps):
             for task in tasks:
                 task.cancel()
-            if tasks:
-                await asyncio.wait(tasks, timeout=GRACE_SECONDS)
-            await asyncio.sleep(0)
+            _, stuck = await asyncio.wait(tasks, timeout=GRACE_SECONDS)
+            if stuck:
+                return
+            await asyncio.sleep(0)  # for those who wait for them
 
     def _on_step_done(self, step: "asyncio.Task[None]") -> None:
         self._steps.discard(step)

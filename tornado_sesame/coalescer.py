@@ -80,6 +80,11 @@ class Coalescer(Generic[Item, Result]):
             self._schedule(loop)
         return entry.future
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is under way, and no timer is set."""
+        return not (self._senders or self._is_flush_scheduled or self._late_timer or self._deadlines.are_watched)
+
     async def drain(self) -> None:
         """Waits until everything that was submitted is answered and no call is under way any more."""
         loop = asyncio.get_running_loop()

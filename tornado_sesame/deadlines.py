@@ -49,6 +49,10 @@ class Deadlines:
         if self._timer is None:
             self._timer = loop.call_at(waiting.deadline, self._on_time, loop)
 
+    @property
+    def are_watched(self) -> bool:
+        return self._timer is not None
+
     def forget_done(self) -> None:
         """Lets go of those who came first and are done."""
         while self._waiting and self._waiting[0].future.done():

@@ -189,6 +189,7 @@ class Connection(HTTPConnection):
         self.headers = HTTPHeaders()
         self.body = b""
         self.is_complete = False
+        self.is_streaming = False
         self.has_finished = False  # the handler is done, whoever is still there
         self.over: asyncio.Future[None] = loop.create_future()
         self._close_callback: Callable[[], None] | None = None
@@ -227,7 +228,7 @@ class Connection(HTTPConnection):
     @property
     def is_in_use(self) -> bool:
         """Its handler may still do something."""
-        return not self.has_finished or (self.stream is not None and not self.stream.closed())
+        return self.is_streaming or not self.has_finished or (self.stream is not None and not self.stream.closed())
 
     def lose(self) -> None:
         """Is called when the server's process goes away."""

@@ -88,11 +88,16 @@ class Stream(Page):
     async def post(self) -> None:
         session = await self.session
         self.write(f"{session.get('lineage')}\n")
-        for part in range(STREAMED):
-            change(session, f"{self.operation}.{part}")
-            self.write(f"{self.operation}.{part}\n")
-            self.flush()
-            await self.wait()
+        connection: Any = self.request.connection
+        connection.is_streaming = True  # also when the library has closed it, as a save has failed
+        try:
+            for part in range(STREAMED):
+                change(session, f"{self.operation}.{part}")
+                self.write(f"{self.operation}.{part}\n")
+                self.flush()
+                await self.wait()
+        finally:
+            connection.is_streaming = False
 
 
 class Fail(Page):

@@ -365,8 +365,8 @@ class Visitor:
             lineage.moving -= 1
             if connection.status != 200:
                 lineage.unsettled.add(process)
-                # Of two rotations at once, one that nobody knows the end of may be told last.
-                lineage.is_excused |= not is_quiet or lineage.moves != moves_before + 1
+                if not is_quiet or lineage.moves != moves_before + 1:
+                    lineage.is_excused = lineage.is_astray = True
         return self.answered(page, operation, parts, connection, lineage, expected, moves_before, is_quiet, began)
 
     def answered(
