@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tornado_sesame.changes import Changes, ChangeSet
-from tornado_sesame.session import SessionData
+from tornado_sesame.session import Session, SessionData
 
 __all__ = ["Local"]
 
@@ -19,10 +19,18 @@ class Local:
     def __init__(self, data: dict[str, Any] | None = None, on_change: Callable[[], object] = lambda: None) -> None:
         self._content = SessionData()
         self._on_change = on_change
-        self.session = self._content.session(self)
+        self._held: Session | None = self.session
         self.open = self._content.open
         if data is not None:
             self.open(data)
+
+    @property
+    def session(self) -> Session:
+        return self._content.session(self)
+
+    def release(self) -> None:
+        """Holds the session no longer."""
+        self._held = None
 
     async def load(self) -> None:
         self.open({})

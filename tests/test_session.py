@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import gc
 import json
 import operator
 import pickle
@@ -151,7 +152,7 @@ def test_items_are_attributes_at_any_depth():
 
 OWN = ["items", "get", "keys", "values", "pop", "popitem", "update", "setdefault", "clear", "copy"]
 UNDERSCORED = ["_x", "_", "__x", "__class__", "__dict__", "_data", "_parent", "_key", "_changes", "_load", "_replace"]
-FREE = ["name", "id", "key", "data", "parent", "path", "index", "append", "sort", "fromkeys", "changes", "load", "open"]
+FREE = ["name", "id", "key", "data", "parent", "path", "index", "append", "sort", "changes", "load", "open"]
 
 
 @pytest.mark.parametrize("name", [*FREE, "save", "session", "register", "mro", "é", "type", "is_loaded", "replace"])
@@ -415,6 +416,18 @@ async def test_awaiting_loads_it_once():
     assert await content.session is content.session
     assert await content.session == {"x": 1}
     assert len(loads) == 1
+
+
+def test_nobody_needs_to_hold_it():
+    content = Local({"d": {"l": [{}]}, "n": 0})
+    for number in range(3):
+        content.session.d.l[0][str(number)] = {}
+        content.session.d.l[0][str(number)].x = number
+        content.session.n += 1
+        content.release()
+        gc.collect()
+    assert content.session == {"d": {"l": [{"0": {"x": 0}, "1": {"x": 1}, "2": {"x": 2}}]}, "n": 3}
+    assert content.take_changes().apply({"d": {"l": [{}]}, "n": 0}) == content.session
 
 
 # The whole content

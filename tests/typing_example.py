@@ -53,6 +53,9 @@ def mappings(session: Session, part: SessionDict, items: SessionList) -> None:
     mutable: MutableMapping[str, Any] = session
     mapping: Mapping[str, Any] = part
     sequence: MutableSequence[Any] = items
+    a_dict: dict[str, Any] = part
+    a_list: list[Any] = items
+    a_dict["items"] = a_list
     mutable.update(mapping)
     assert_type(sequence.pop(), Any)
     assert_type(items[1:], list[Any])

@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tornado.concurrent import chain_future, future_set_exception_unless_cancelled
-from tornado.gen import is_coroutine_function
+from tornado.gen import convert_yielded, is_coroutine_function
 from tornado.log import app_log
 from tornado.web import Application, Finish, HTTPError, RequestHandler
 from tornado.websocket import WebSocketHandler
@@ -38,6 +38,10 @@ ERROR_PAGE = (
     "this request's session is not loaded, and its error page is being made: it can be read then (it is empty), "
     "but not be changed"
 )
+
+
+# Which would take it for a dict of futures, in a ``gen.coroutine`` that yields ``self.session``.
+convert_yielded.register(Session, asyncio.ensure_future)  # type: ignore[attr-defined]
 
 
 class SessionMixin(_Handler):

@@ -1,8 +1,12 @@
-"""`Session` and what nests in it: the proxies through which a handler reads and changes its session.
+"""`Session` and what nests in it: the dicts and lists through which a handler reads and changes its session.
 
-The data lie in plain dicts and lists, as a store returned them. A container becomes a proxy, a *node*, when it is first
-reached, and the node takes its place in the container above; so loading costs nothing for what is not looked at, there
-is one node for one container, and a node knows where it is by the nodes above it.
+They are dicts and lists, which hold the content themselves and note what changes. A container in the content stays a
+plain one until it is first reached; then a *node* takes its place, which knows where it is by the nodes above it. So
+loading costs nothing for what is not looked at, and there is one node for one container.
+
+What reads a dict or a list through C sees the content as it is, nodes and plain containers mixed. What would copy it
+so, and share a plain container with the session, is led through `__iter__` and `__getitem__` here, as CPython does
+with subclasses that have an `__iter__` of their own (``dict_merge`` and ``list_extend`` in its sources).
 
 References go one way, from the nodes to the `Session` and from there to its `Backing`: what a request leaves behind is
 freed at once, without the garbage collector, as long as nothing nested was looked at.
@@ -11,16 +15,7 @@ freed at once, without the garbage collector, as long as nothing nested was look
 import itertools
 import operator
 import weakref
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-    MutableMapping,
-    MutableSequence,
-)
+from collections.abc import Awaitable, Callable, Generator, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, Protocol, SupportsIndex, overload
 
 from bson import Int64
@@ -46,26 +41,25 @@ class Backing(Protocol):
         """
 
 
-class SessionDict(SessionContainer, MutableMapping[str, Any]):
+class SessionDict(SessionContainer, dict[str, Any]):
     """A dict in a session. Its items are attributes, too: ``session.user.name`` is ``session["user"]["name"]``.
 
     A missing key raises `KeyError`, a missing attribute `AttributeError`. Names that dicts use themselves (``items``,
     ``get``, ...) and names that start with an underscore are keys only: write ``session["items"]``.
 
-    :meth:`copy` returns plain dicts and lists, for JSON (``self.write(session.copy())``) and to keep.
+    :meth:`copy` returns plain dicts and lists, to keep.
     """
 
-    __slots__ = ("_data", "_key", "_parent", "_token")
+    __slots__ = ("_key", "_parent", "_token")
 
-    _data: dict[str, Any]
     _parent: "SessionDict | SessionList | None"
     _key: str  # under which the parent has it; not used in a list
     _token: object  # what numbers read from this dict remember as their origin, as they must not keep the session
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __init__(self, data: dict[str, Any], parent: "SessionDict | SessionList | None", key: str) -> None:
-        _set_dict_data(self, data)
+        _dict_update(self, data)
         _set_dict_parent(self, parent)
         _set_dict_key(self, key)
         _set_dict_token(self, None)
@@ -73,14 +67,16 @@ class SessionDict(SessionContainer, MutableMapping[str, Any]):
     # Reading
 
     def __getitem__(self, key: str) -> Any:
-        value = self._data[key]
+        value = _dict_getitem(self, key)
         kind = type(value)
         if kind is str:
             return value
         if kind is dict:
-            value = self._data[key] = SessionDict(value, self, key)
+            value = SessionDict(value, self, key)
+            _dict_setitem(self, key, value)
         elif kind is list:
-            value = self._data[key] = SessionList(value, self, key)
+            value = SessionList(value, self, key)
+            _dict_setitem(self, key, value)
         elif kind in _NUMBERS:
             return counter(value, self._token or _new_token(self), key, value)
         return value
@@ -99,39 +95,30 @@ class SessionDict(SessionContainer, MutableMapping[str, Any]):
 
         ``session.times = session.get("times", 0) + 1`` is an atomic increment also when there are no ``times`` yet.
         """
-        if key in self._data:
+        if key in self:
             return self[key]
         if type(default) in _NUMBERS and default == 0 and same_float(default, 0):  # -0.0 is no neutral start
             return counter(default, self._token or _new_token(self), key, None)
         return default
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._data
-
     def __iter__(self) -> Iterator[str]:
-        return iter(self._data)
+        return _dict_iter(self)
 
-    def __reversed__(self) -> Iterator[str]:
-        return reversed(self._data)
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
+        return _Values(self)
 
-    def __len__(self) -> int:
-        return len(self._data)
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
+        return _Items(self)
 
-    def __eq__(self, other: object) -> bool:
-        return bool(self._data == (other._data if isinstance(other, SessionDict) else other))
-
-    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         return {**self.copy(), **other}
 
-    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         return {**other, **self.copy()}
-
-    def __repr__(self) -> str:
-        return repr(self._data)
 
     def copy(self) -> dict[str, Any]:
         """Returns the content as a plain dict of plain dicts and lists, independent of the session."""
-        return {key: plain(value) for key, value in self._data.items()}
+        return {key: plain(value) for key, value in _dict_items(self)}
 
     def __copy__(self) -> dict[str, Any]:
         return self.copy()
@@ -142,10 +129,12 @@ class SessionDict(SessionContainer, MutableMapping[str, Any]):
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (self.copy(),)
 
+    fromkeys = staticmethod(dict.fromkeys)  # type: ignore[assignment]
+
     # Changing
 
     def __setitem__(self, key: str, value: Any) -> None:
-        old = self._data.get(key, MISSING)
+        old = _dict_get(self, key, MISSING)
         if value is old and isinstance(value, SessionContainer):
             return  # `session.cart += [...]` appends, and then assigns the list to where it is
         backing, path, depth, in_list = _located(self)
@@ -159,18 +148,18 @@ class SessionDict(SessionContainer, MutableMapping[str, Any]):
                 backing.begin_change().incremented((*path, key), old, new, origin.read, origin.added)
             else:
                 backing.begin_change().assigned((*path, key), old, new)
-        self._data[key] = new
+        _dict_setitem(self, key, new)
         _detach(old)
 
     def __delitem__(self, key: str) -> None:
-        old = self._data[key]
+        old = _dict_getitem(self, key)
         backing, path, _, in_list = _located(self)
         if backing is not None:
             if in_list:
                 backing.begin_change().rewritten(path)
             else:
                 backing.begin_change().deleted((*path, key), old)
-        del self._data[key]
+        _dict_delitem(self, key)
         _detach(old)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -178,7 +167,7 @@ class SessionDict(SessionContainer, MutableMapping[str, Any]):
 
     def __delattr__(self, name: str) -> None:
         key = self._key_of(name)
-        if key not in self._data:
+        if key not in self:
             raise AttributeError(f"{type(self).__name__} has no attribute or key {quoted(name)}")
         del self[key]
 
@@ -188,7 +177,7 @@ class SessionDict(SessionContainer, MutableMapping[str, Any]):
         When two requests overlap, ``session.setdefault("cart", []).append(item)`` keeps both items: an empty default
         (0, [] or {}) does not replace what the other request stored.
         """
-        if key not in self._data:
+        if key not in self:
             backing, path, depth, in_list = _located(self)
             key = _accepted_key(self, key)
             new = _accepted(self, key, default, depth)
@@ -197,12 +186,11 @@ class SessionDict(SessionContainer, MutableMapping[str, Any]):
                     backing.begin_change().rewritten(path)
                 else:
                     backing.begin_change().created((*path, key), new)
-            self._data[key] = new
+            _dict_setitem(self, key, new)
         return self[key]
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Like `dict.update`; when one value cannot be stored, none is changed."""
-        len(self._data)  # says so if it is not loaded, also when there is nothing to put in
         items = dict(*args, **kwargs)
         depth = _located(self)[2]
         for key, value in items.items():
@@ -210,17 +198,27 @@ class SessionDict(SessionContainer, MutableMapping[str, Any]):
         for key, value in items.items():
             self[key] = value
 
-    def __ior__(self, other: Mapping[str, Any]) -> "SessionDict":
+    def __ior__(self, other: Mapping[str, Any]) -> "SessionDict":  # type: ignore[override]
         self.update(other)
         return self
 
+    def pop(self, key: str, *default: Any) -> Any:
+        """Removes the item and returns it; *default*, if it is given, when there is none."""
+        if len(default) > 1:
+            raise TypeError(f"pop expected at most 2 arguments, got {1 + len(default)}")
+        if default and key not in self:
+            return default[0]
+        value = self[key]
+        del self[key]
+        return value
+
     def popitem(self) -> tuple[str, Any]:
         """Removes the item that was put in last, and returns it."""
-        if not self._data:
+        if not self:
             raise KeyError("popitem(): the session or dict is empty")
         # Not by reversed(): it looks again at each place that was freed before, and so takes quadratic time.
-        key, value = self._data.popitem()
-        self._data[key] = value
+        key, value = _dict_popitem(self)
+        _dict_setitem(self, key, value)
         return key, self.pop(key)
 
     def clear(self) -> None:
@@ -229,14 +227,11 @@ class SessionDict(SessionContainer, MutableMapping[str, Any]):
 
     def _replace(self, data: dict[str, Any]) -> None:
         backing, path, _, _ = _located(self)
-        if not data and not self._data:
+        if not data and not self:
             return
         if backing is not None:
             backing.begin_change().rewritten(path)
-        old = list(self._data.values())
-        self._data.clear()
-        self._data.update(data)
-        _detach(*old)
+        _refill(self, data)
 
     def _key_of(self, name: str) -> str:
         if name[:1] == "_" or name in _OWN_NAMES:
@@ -256,39 +251,69 @@ class Session(SessionDict):
     ``await self.session`` loads it, once a request, and returns it. Before that, touching it raises `SessionNotLoaded`.
 
     :arg backing: see `Backing`.
+    :arg content: whose content it holds as long as it lives.
     """
 
-    __slots__ = ("__weakref__", "_backing")
+    __slots__ = ("__weakref__", "_backing", "_content")
 
     _backing: Backing
+    _content: "SessionData"
 
-    def __init__(self, backing: Backing, data: dict[str, Any]) -> None:
+    def __init__(self, backing: Backing, content: "SessionData", data: dict[str, Any]) -> None:
         super().__init__(data, None, "")
         _set_session_backing(self, backing)
+        _set_session_content(self, content)
 
     def __await__(self) -> Generator[Any, Any, "Session"]:
-        if type(self._data) is _NotLoaded:
+        if type(self) is _UnloadedSession:
             yield from self._backing.load().__await__()
         return self
 
+    def __del__(self) -> None:
+        # Nobody has it or a node of it any more, so what is still to be saved of it goes back.
+        self._content._take_back(dict(_dict_items(self)))
+
+
+class _UnloadedSession(Session):
+    """A `Session` that is not loaded, and says so on any touch. It becomes a `Session` when it is."""
+
+    __slots__ = ()
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        self._content.check_loaded()
+
+    __contains__ = __delitem__ = __eq__ = __ne__ = __getitem__ = __iter__ = __len__ = __reversed__ = _refuse
+    __setitem__ = __or__ = __ror__ = __ior__ = __copy__ = __deepcopy__ = __reduce__ = _refuse
+    clear = copy = get = items = keys = pop = popitem = setdefault = update = values = _replace = _refuse
+    __hash__ = None  # type: ignore[assignment]
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse()
+
     def __repr__(self) -> str:
-        return "<Session: not loaded>" if type(self._data) is _NotLoaded else super().__repr__()
+        return "<Session: not loaded>"
 
 
 class SessionData:
-    """The content of a `Session` and its owner, as its `Backing` handles them: loaded, replaced, copied and saved."""
+    """The content of a `Session` and its owner, as its `Backing` handles them: loaded, replaced, copied and saved.
 
-    __slots__ = ("_changes", "_session_ref", "data", "owner")
+    The session holds the content as long as somebody has the session.
+    """
+
+    __slots__ = ("_changes", "_data", "_error", "_session_ref", "is_loaded", "owner")
 
     def __init__(self) -> None:
-        self.data: dict[str, Any] = _NOT_LOADED
+        self.is_loaded = False
         self.owner: str | None = None
+        self._data: dict[str, Any] = _nothing_loaded()
+        self._error: SessionStoreError | None = None
         self._changes: ChangeSet | None = None  # until there is one
         self._session_ref: Callable[[], Session | None] = _nothing
 
     @property
-    def is_loaded(self) -> bool:
-        return type(self.data) is not _NotLoaded
+    def data(self) -> dict[str, Any]:
+        session = self._session_ref()
+        return self._data if session is None else session
 
     @property
     def changes(self) -> ChangeSet:
@@ -305,31 +330,43 @@ class SessionData:
         """Returns the session that shows this content: the same one as long as somebody has it."""
         session = self._session_ref()
         if session is None:
-            session = Session(backing, self.data)
+            session = (Session if self.is_loaded else _UnloadedSession)(backing, self, self._data)
             self._session_ref = weakref.ref(session)
+            for value in self._data.values():  # nodes of a former session of this content
+                _attach(value, session)
+            self._data = {}
         return session
 
     def open(self, data: dict[str, Any], owner: str | None = None) -> None:
         """Makes *data* the content, as loaded: nothing of it is a change. Nodes of the former content are detached."""
-        old = list(self.data.values()) if self.is_loaded else []
-        self._changes = None
-        self.owner = owner
-        self.data = data
-        session = self._session_ref()
-        if session is not None:
-            _set_dict_data(session, data)
-        _detach(*old)
+        self._become(data, owner, is_loaded=True)
 
     def unload(self, error: SessionStoreError | None = None) -> None:
         """Forgets the content and what has changed in it.
 
         :arg error: what is raised when it is touched, in place of `SessionNotLoaded`.
         """
-        self.open(_NOT_LOADED if error is None else _NotLoaded(error))
+        self._become(_nothing_loaded(), None, is_loaded=False)
+        self._error = error
+
+    def _become(self, data: dict[str, Any], owner: str | None, *, is_loaded: bool) -> None:
+        self._changes = None
+        self.owner = owner
+        self.is_loaded = is_loaded
+        session = self._session_ref()
+        if session is None:
+            self._data = data
+        else:
+            _refill(session, data)
+            _set_class(session, Session if is_loaded else _UnloadedSession)
+
+    def _take_back(self, data: dict[str, Any]) -> None:
+        self._data = data
 
     def check_loaded(self) -> None:
         """Raises what is raised when content that is not loaded is touched."""
-        len(self.data)
+        if not self.is_loaded:
+            raise SessionNotLoaded if self._error is None else self._error
 
     def replace(self, backing: Backing, data: Any) -> None:
         """Makes *data* the content, as a change.
@@ -342,7 +379,7 @@ class SessionData:
             return
         if not isinstance(data, Mapping):
             raise SessionDataError(f"a session is a dict and cannot become a {type(data).__name__}")
-        len(session)
+        self.check_loaded()
         session._replace(normalized(data, depth=0))
 
     def whole(self) -> dict[str, Any]:
@@ -356,37 +393,37 @@ class SessionData:
     def snapshot(self, path: Path, last: int | None = None) -> Any:
         value: Any = self.data
         for key in path:
-            value = (value._data if isinstance(value, SessionDict) else value).get(key, MISSING)
+            value = _dict_get(value, key, MISSING)
         if last is not None:
-            items = value._data if isinstance(value, SessionList) else value
-            value = items[len(items) - last :]
+            value = _list_getitem(value, slice(len(value) - last, None))
         return plain(value)
 
     def correct(self, path: Path, number: float) -> None:
         holder: Any = self.data
         for key in path[:-1]:
-            holder = holder[key]
-            holder = holder._data if isinstance(holder, SessionDict) else holder
-        holder[path[-1]] = number
+            holder = _dict_getitem(holder, key)
+        _dict_setitem(holder, path[-1], number)
 
 
-class SessionList(SessionContainer, MutableSequence[Any]):
+class SessionList(SessionContainer, list[Any]):
     """A list in a session.
 
     ``append``, ``extend`` and ``+=`` are saved as appends, which overlapping requests do not take from each other. Any
     other change saves the list as a whole, since positions mean nothing when somebody else changes it, too.
+
+    Functions of C that change a list in place without its methods, as those of :mod:`heapq` do, are not noticed: use
+    them on a ``copy()``, and assign that.
     """
 
-    __slots__ = ("_data", "_key", "_parent")
+    __slots__ = ("_key", "_parent")
 
-    _data: list[Any]
     _parent: "SessionDict | SessionList | None"
     _key: str
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __init__(self, data: list[Any], parent: "SessionDict | SessionList | None", key: str) -> None:
-        self._data = data
+        _list_extend(self, data)
         self._parent = parent
         self._key = key
 
@@ -398,37 +435,25 @@ class SessionList(SessionContainer, MutableSequence[Any]):
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Any:
         if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self._data)))]
-        value = self._data[index]
-        if type(value) is dict:
-            value = self._data[index] = SessionDict(value, self, "")
-        elif type(value) is list:
-            value = self._data[index] = SessionList(value, self, "")
+            return [self[position] for position in range(*index.indices(len(self)))]
+        value = _list_getitem(self, index)
+        kind = type(value)
+        if kind is dict:
+            value = SessionDict(value, self, "")
+            _list_setitem(self, index, value)
+        elif kind is list:
+            value = SessionList(value, self, "")
+            _list_setitem(self, index, value)
         return value
 
-    def __len__(self) -> int:
-        return len(self._data)
+    def __iter__(self) -> Iterator[Any]:
+        position = 0
+        while position < len(self):
+            yield self[position]
+            position += 1
 
-    def __contains__(self, value: object) -> bool:
-        return value in self._data
-
-    def count(self, value: Any) -> int:
-        return self._data.count(value)
-
-    def __eq__(self, other: object) -> bool:
-        return bool(self._data == (other._data if isinstance(other, SessionList) else other))
-
-    def __lt__(self, other: Any) -> bool:
-        return self.copy() < (other.copy() if isinstance(other, SessionList) else other)
-
-    def __le__(self, other: Any) -> bool:
-        return self.copy() <= (other.copy() if isinstance(other, SessionList) else other)
-
-    def __gt__(self, other: Any) -> bool:
-        return self.copy() > (other.copy() if isinstance(other, SessionList) else other)
-
-    def __ge__(self, other: Any) -> bool:
-        return self.copy() >= (other.copy() if isinstance(other, SessionList) else other)
+    def __reversed__(self) -> Iterator[Any]:
+        return (self[position] for position in reversed(range(len(self))))
 
     def __add__(self, other: Iterable[Any]) -> list[Any]:
         return [*self.copy(), *other]
@@ -436,17 +461,14 @@ class SessionList(SessionContainer, MutableSequence[Any]):
     def __radd__(self, other: Iterable[Any]) -> list[Any]:
         return [*other, *self.copy()]
 
-    def __mul__(self, times: int) -> list[Any]:
+    def __mul__(self, times: SupportsIndex) -> list[Any]:
         return self.copy() * times
 
     __rmul__ = __mul__
 
-    def __repr__(self) -> str:
-        return repr(self._data)
-
     def copy(self) -> list[Any]:
         """Returns the content as a plain list of plain dicts and lists, independent of the session."""
-        return [plain(value) for value in self._data]
+        return [plain(value) for value in _list_iter(self)]
 
     def __copy__(self) -> list[Any]:
         return self.copy()
@@ -465,7 +487,7 @@ class SessionList(SessionContainer, MutableSequence[Any]):
     def extend(self, values: Iterable[Any]) -> None:
         values = list(values)
         backing, path, depth, in_list = _located(self)
-        new = [_accepted(self, position, value, depth) for position, value in enumerate(values, len(self._data))]
+        new = [_accepted(self, position, value, depth) for position, value in enumerate(values, len(self))]
         if not new:
             return
         if backing is not None:
@@ -473,13 +495,13 @@ class SessionList(SessionContainer, MutableSequence[Any]):
                 backing.begin_change().rewritten(path)
             else:
                 backing.begin_change().appended(path, len(new))
-        self._data.extend(new)
+        _list_extend(self, new)
 
     def __iadd__(self, values: Iterable[Any]) -> "SessionList":
         self.extend(values)
         return self
 
-    def __imul__(self, times: int) -> "SessionList":
+    def __imul__(self, times: SupportsIndex) -> "SessionList":
         self[:] = self.copy() * times
         return self
 
@@ -487,43 +509,51 @@ class SessionList(SessionContainer, MutableSequence[Any]):
         position = operator.index(index)
         (new,) = self._accepted((value,), position, 1)
         self._begin_rewrite()
-        self._data.insert(position, new)
+        list.insert(self, position, new)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        old = self._data[index]
+        old = _list_getitem(self, index)
         if isinstance(index, slice):
-            start, _, step = index.indices(len(self._data))
+            start, _, step = index.indices(len(self))
             new = self._accepted(value, start, step)
             if step != 1 and len(new) != len(old):
                 raise ValueError(f"{len(new)} items cannot take the place of {len(old)}")
             self._begin_rewrite()
-            self._data[index] = new
+            _list_setitem(self, index, new)
             _detach(*old)
         elif not (value is old and isinstance(value, SessionContainer)):
             (new,) = self._accepted((value,), index, 1)
             self._begin_rewrite()
-            self._data[index] = new
+            _list_setitem(self, index, new)
             _detach(old)
 
     def __delitem__(self, index: SupportsIndex | slice) -> None:
-        old = self._data[index]
+        old = _list_getitem(self, index)
         self._begin_rewrite()
-        del self._data[index]
+        list.__delitem__(self, index)
         _detach(*(old if isinstance(index, slice) else (old,)))
 
+    def pop(self, index: SupportsIndex = -1) -> Any:
+        value = self[operator.index(index)]
+        del self[index]
+        return value
+
+    def remove(self, value: Any) -> None:
+        del self[self.index(value)]
+
     def clear(self) -> None:
-        if self._data:
+        if self:
             del self[:]
 
     def reverse(self) -> None:
         self._begin_rewrite()
-        self._data.reverse()
+        list.reverse(self)
 
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
         # The nodes, not the raw dicts in their place, are what `key` expects.
         ordered = sorted(self, key=key, reverse=reverse)
         self._begin_rewrite()
-        self._data[:] = ordered
+        _list_setitem(self, slice(None), ordered)
 
     def _accepted(self, values: Iterable[Any], start: SupportsIndex, step: int) -> list[Any]:
         """Returns *values*, bound for every *step*-th position, as they are stored."""
@@ -538,26 +568,26 @@ class SessionList(SessionContainer, MutableSequence[Any]):
             backing.begin_change().rewritten(path)
 
 
-class _NotLoaded(dict[str, Any]):
-    """Stands where the data will be; says what is wrong on any touch.
+class _Values(ValuesView[Any]):
+    __slots__ = ()
 
-    :arg error: why they could not be loaded; None when nobody has asked for them.
-    """
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: SessionStoreError | None = None) -> None:
-        self.error = error
-
-    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        raise SessionNotLoaded if self.error is None else self.error
-
-    __contains__ = __delitem__ = __eq__ = __getitem__ = __iter__ = __len__ = __reversed__ = __setitem__ = _refuse
-    clear = copy = get = items = keys = pop = update = values = _refuse
-    __hash__ = None
+    def __reversed__(self) -> Iterator[Any]:
+        return (self._mapping[key] for key in reversed(self._mapping))  # type: ignore[attr-defined]
 
 
-_NOT_LOADED = _NotLoaded()
+class _Items(ItemsView[str, Any]):
+    __slots__ = ()
+
+    def __reversed__(self) -> Iterator[tuple[str, Any]]:
+        return ((key, self._mapping[key]) for key in reversed(self._mapping))  # type: ignore[attr-defined]
+
+
+class _NotLoaded:
+    """Lies in a session that is not loaded, so that what reads it through C fails, too, and shows what is wrong."""
+
+
+def _nothing_loaded() -> dict[str, Any]:
+    return {"await self.session": _NotLoaded()}
 
 
 def _nothing() -> None:
@@ -567,11 +597,28 @@ def _nothing() -> None:
 _NUMBERS = frozenset({int, float, Int64})
 
 # Attributes of a SessionDict are its items, so its own fields are set through their slots.
-_set_dict_data = SessionDict.__dict__["_data"].__set__
 _set_dict_parent = SessionDict.__dict__["_parent"].__set__
 _set_dict_key = SessionDict.__dict__["_key"].__set__
 _set_dict_token = SessionDict.__dict__["_token"].__set__
 _set_session_backing = Session.__dict__["_backing"].__set__
+_set_session_content = Session.__dict__["_content"].__set__
+_set_class: Callable[[Session, type[Session]], None] = lambda session, kind: object.__setattr__(  # noqa: E731
+    session, "__class__", kind
+)
+
+# What dicts and lists do by themselves, without noting anything.
+_dict_getitem, _dict_setitem, _dict_delitem = dict.__getitem__, dict.__setitem__, dict.__delitem__
+_dict_get, _dict_items, _dict_iter = dict.get, dict.items, dict.__iter__
+_dict_popitem, _dict_clear, _dict_update = dict.popitem, dict.clear, dict.update
+_list_getitem, _list_setitem, _list_iter, _list_extend = list.__getitem__, list.__setitem__, list.__iter__, list.extend
+
+
+def _refill(node: SessionDict, data: dict[str, Any]) -> None:
+    """Makes *data* the content of *node*, and detaches what it was."""
+    old = [value for _, value in _dict_items(node)]
+    _dict_clear(node)
+    _dict_update(node, data)
+    _detach(*old)
 
 
 def _new_token(node: SessionDict) -> object:
@@ -625,17 +672,21 @@ def _path_of(node: SessionDict | SessionList) -> tuple[str | int, ...]:
     keys: list[str | int] = []
     while (parent := node._parent) is not None:
         if isinstance(parent, SessionList):
-            keys.append(next(position for position, item in enumerate(parent._data) if item is node))
+            keys.append(next(position for position, item in enumerate(_list_iter(parent)) if item is node))
         else:
             keys.append(node._key)
         node = parent
     return tuple(reversed(keys))
 
 
+def _attach(value: Any, parent: Session | None) -> None:
+    if type(value) is SessionDict:
+        _set_dict_parent(value, parent)
+    elif type(value) is SessionList:
+        value._parent = parent
+
+
 def _detach(*values: Any) -> None:
     """Cuts containers that were taken out of a session off from it: their changes are their own from now on."""
     for value in values:
-        if type(value) is SessionDict:
-            _set_dict_parent(value, None)
-        elif type(value) is SessionList:
-            value._parent = None
+        _attach(value, None)
