@@ -271,7 +271,8 @@ class Session(SessionDict):
 
     def __del__(self) -> None:
         # Nobody has it or a node of it any more, so what is still to be saved of it goes back.
-        self._content._take_back(dict(_dict_items(self)))
+        if self._content.is_loaded:
+            self._content.take_back(dict(_dict_items(self)))
 
 
 class _UnloadedSession(Session):
@@ -305,7 +306,7 @@ class SessionData:
     def __init__(self) -> None:
         self.is_loaded = False
         self.owner: str | None = None
-        self._data: dict[str, Any] = _nothing_loaded()
+        self._data = _NOTHING_LOADED
         self._error: SessionStoreError | None = None
         self._changes: ChangeSet | None = None  # until there is one
         self._session_ref: Callable[[], Session | None] = _nothing
@@ -332,9 +333,10 @@ class SessionData:
         if session is None:
             session = (Session if self.is_loaded else _UnloadedSession)(backing, self, self._data)
             self._session_ref = weakref.ref(session)
-            for value in self._data.values():  # nodes of a former session of this content
-                _attach(value, session)
-            self._data = {}
+            if self.is_loaded:
+                for value in self._data.values():  # nodes of a former session of this content
+                    _attach(value, session)
+                self._data = _NOTHING_LOADED
         return session
 
     def open(self, data: dict[str, Any], owner: str | None = None) -> None:
@@ -346,7 +348,7 @@ class SessionData:
 
         :arg error: what is raised when it is touched, in place of `SessionNotLoaded`.
         """
-        self._become(_nothing_loaded(), None, is_loaded=False)
+        self._become(_NOTHING_LOADED, None, is_loaded=False)
         self._error = error
 
     def _become(self, data: dict[str, Any], owner: str | None, *, is_loaded: bool) -> None:
@@ -360,7 +362,8 @@ class SessionData:
             _refill(session, data)
             _set_class(session, Session if is_loaded else _UnloadedSession)
 
-    def _take_back(self, data: dict[str, Any]) -> None:
+    def take_back(self, data: dict[str, Any]) -> None:
+        """Holds the content itself again, as the session that held it is gone."""
         self._data = data
 
     def check_loaded(self) -> None:
@@ -586,8 +589,7 @@ class _NotLoaded:
     """Lies in a session that is not loaded, so that what reads it through C fails, too, and shows what is wrong."""
 
 
-def _nothing_loaded() -> dict[str, Any]:
-    return {"await self.session": _NotLoaded()}
+_NOTHING_LOADED: dict[str, Any] = {"await self.session": _NotLoaded()}
 
 
 def _nothing() -> None:
@@ -602,20 +604,18 @@ _set_dict_key = SessionDict.__dict__["_key"].__set__
 _set_dict_token = SessionDict.__dict__["_token"].__set__
 _set_session_backing = Session.__dict__["_backing"].__set__
 _set_session_content = Session.__dict__["_content"].__set__
-_set_class: Callable[[Session, type[Session]], None] = lambda session, kind: object.__setattr__(  # noqa: E731
-    session, "__class__", kind
-)
+_set_class = object.__dict__["__class__"].__set__
 
 # What dicts and lists do by themselves, without noting anything.
 _dict_getitem, _dict_setitem, _dict_delitem = dict.__getitem__, dict.__setitem__, dict.__delitem__
-_dict_get, _dict_items, _dict_iter = dict.get, dict.items, dict.__iter__
+_dict_get, _dict_items, _dict_values, _dict_iter = dict.get, dict.items, dict.values, dict.__iter__
 _dict_popitem, _dict_clear, _dict_update = dict.popitem, dict.clear, dict.update
 _list_getitem, _list_setitem, _list_iter, _list_extend = list.__getitem__, list.__setitem__, list.__iter__, list.extend
 
 
 def _refill(node: SessionDict, data: dict[str, Any]) -> None:
     """Makes *data* the content of *node*, and detaches what it was."""
-    old = [value for _, value in _dict_items(node)]
+    old = list(_dict_values(node))
     _dict_clear(node)
     _dict_update(node, data)
     _detach(*old)
