@@ -161,7 +161,8 @@ def test_a_dict_is_as_a_dict_after_anything(codes):
         expected = plain(expected)  # as what is put into a session is copied, also when it comes from there
 
 
-@given(st.lists(st.sampled_from(LIST_USES), max_size=8))
+# A list that could not be sorted is in another order then, and one in a session is not.
+@given(st.lists(st.sampled_from([code for code in LIST_USES if "sort(" not in code]), max_size=8))
 def test_a_list_is_as_a_list_after_anything(codes):
     expected, node = copy.deepcopy(LIST), opened({"l": copy.deepcopy(LIST)}).session.l
     for code in codes:

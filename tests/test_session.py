@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import dataclasses
 import gc
 import json
 import operator
@@ -131,6 +132,37 @@ def test_sorting_gives_the_key_function_what_iterating_gives():
     session.l.sort(key=lambda item: -item.n.x)
     session.l[0].name = "c"
     assert session == {"l": [{"name": "c", "n": {"x": 2}}, {"name": "b", "n": {"x": 1}}]}
+
+
+@pytest.mark.parametrize("change", ["l.append({})", "del l[1:]", "l[0] = {}"])
+def test_a_list_that_changes_while_it_is_sorted(change):
+    content = opened({"l": [{"n": 2}, {"n": 1}]})
+    with pytest.raises(ValueError, match="list modified during sort"):
+        run("l.sort(key=lambda item: run(change, l=l) or repr(item))", l=content.session.l, run=run, change=change)
+    before = content.session.copy()
+    content.take_changes()
+    content.session.l[0].x = 1
+    assert content.take_changes().apply(before) == content.session
+
+
+@pytest.mark.parametrize(
+    "code", ["s.l[:] = (kept.append(i) or 1 for i in s.l)", "s.l[0] = Reading()", "s.d = Reading()"]
+)
+def test_what_is_read_while_it_is_replaced_is_on_its_own(code):
+    content = opened({"l": [{}], "d": {}})
+    kept = []
+
+    class Reading:
+        def __index__(self):
+            kept.append(content.session.d if code.startswith("s.d") else content.session.l[0])
+            return 1
+
+    run(code, s=content.session, kept=kept, Reading=Reading)
+    content.take_changes()
+    for node in kept:
+        node.x = 1
+    assert not content.take_changes()
+    assert content.session in ({"l": [1], "d": {}}, {"l": [{}], "d": 1})
 
 
 # Attributes
@@ -401,6 +433,30 @@ def test_every_touch_of_a_session_that_is_not_loaded_names_both_remedies(code):
 def test_only_its_repr_can_be_had_before_it_is_loaded():
     session = Local().session
     assert repr(session) == str(session) == "<Session: not loaded>"
+
+
+def test_a_method_that_was_kept_from_before_it_was_loaded_works():
+    content = Local()
+    session = content.session
+    update, get, pop = session.update, session.get, session.pop
+    content.open({"x": 1})
+    update(a=1)
+    assert get("x") == pop("x") == 1
+    assert session == {"a": 1}
+
+
+@dataclasses.dataclass
+class Order:
+    what: object
+
+
+def test_dataclasses_make_dicts_of_them():
+    session = opened({"d": {"x": [{"y": 1}]}, "l": [[1]]}).session
+    for node in session.d, session.l:
+        result = dataclasses.asdict(Order(node))["what"]
+        assert result == node
+        result.clear()
+        assert node
 
 
 async def test_awaiting_loads_it_once():

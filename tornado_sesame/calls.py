@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -192,13 +193,13 @@ class StoreCalls:
 
     async def _cancel(self) -> None:
         """Cancels calls first: those who wait for them fail as always when the store does not answer."""
-        while tasks := (self._loads.cancel() | self._saves.cancel() | self._calls) or set(self._steps):
-            for task in tasks:
-                task.cancel()
-            _, stuck = await asyncio.wait(tasks, timeout=GRACE_SECONDS)
-            if stuck:
-                return
-            await asyncio.sleep(0)  # for those who wait for them
+        with suppress(TimeoutError):  # what handlers begin all the time, nobody can wait for
+            async with asyncio.timeout(GRACE_SECONDS):
+                while tasks := (self._loads.cancel() | self._saves.cancel() | self._calls) or set(self._steps):
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.wait(tasks)
+                    await asyncio.sleep(0)  # for those who wait for them
 
     def _on_step_done(self, step: "asyncio.Task[None]") -> None:
         self._steps.discard(step)

@@ -58,7 +58,9 @@ class SessionDict(SessionContainer, dict[str, Any]):
 
     __hash__ = None
 
-    def __init__(self, data: dict[str, Any], parent: "SessionDict | SessionList | None", key: str) -> None:
+    def __init__(
+        self, data: Any = (), parent: "SessionDict | SessionList | None" = None, key: str = ""
+    ) -> None:  # a detached one for those who make another of a dict's class, as `dataclasses.asdict` does
         _dict_update(self, data)
         _set_dict_parent(self, parent)
         _set_dict_key(self, key)
@@ -141,6 +143,7 @@ class SessionDict(SessionContainer, dict[str, Any]):
         origin = origin_of(value)
         key = _accepted_key(self, key)
         new = _accepted(self, key, value, depth)
+        old = _dict_get(self, key, MISSING)  # once more, as *value* may have read the dict
         if backing is not None:
             if in_list:
                 backing.begin_change().rewritten(path)
@@ -206,8 +209,10 @@ class SessionDict(SessionContainer, dict[str, Any]):
         """Removes the item and returns it; *default*, if it is given, when there is none."""
         if len(default) > 1:
             raise TypeError(f"pop expected at most 2 arguments, got {1 + len(default)}")
-        if default and key not in self:
-            return default[0]
+        if not self or (default and key not in self):  # an empty dict does not ask whether a key can be one
+            if default:
+                return default[0]
+            raise KeyError(key)
         value = self[key]
         del self[key]
         return value
@@ -271,8 +276,18 @@ class Session(SessionDict):
 
     def __del__(self) -> None:
         # Nobody has it or a node of it any more, so what is still to be saved of it goes back.
-        if self._content.is_loaded:
+        if hasattr(self, "_content") and self._content.is_loaded:
             self._content.take_back(dict(_dict_items(self)))
+
+
+def _refusing(name: str) -> Any:
+    """Returns a method that refuses while the session is not loaded, and does as always for who has kept it since."""
+
+    def refuse(self: Session, *args: Any, **kwargs: Any) -> Any:
+        self._content.check_loaded()
+        return getattr(Session, name)(self, *args, **kwargs)
+
+    return refuse
 
 
 class _UnloadedSession(Session):
@@ -280,16 +295,16 @@ class _UnloadedSession(Session):
 
     __slots__ = ()
 
-    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        self._content.check_loaded()
-
-    __contains__ = __delitem__ = __eq__ = __ne__ = __getitem__ = __iter__ = __len__ = __reversed__ = _refuse
-    __setitem__ = __or__ = __ror__ = __ior__ = __copy__ = __deepcopy__ = __reduce__ = _refuse
-    clear = copy = get = items = keys = pop = popitem = setdefault = update = values = _replace = _refuse
+    __contains__, __delitem__, __eq__, __ne__ = map(_refusing, ("__contains__", "__delitem__", "__eq__", "__ne__"))
+    __getitem__, __iter__, __len__, __reversed__ = map(
+        _refusing, ("__getitem__", "__iter__", "__len__", "__reversed__")
+    )
+    __setitem__, __or__, __ror__, __ior__ = map(_refusing, ("__setitem__", "__or__", "__ror__", "__ior__"))
+    __copy__, __deepcopy__, __reduce__ = map(_refusing, ("__copy__", "__deepcopy__", "__reduce__"))
+    clear, copy, get, items, keys, pop = map(_refusing, ("clear", "copy", "get", "items", "keys", "pop"))
+    popitem, setdefault, update, values = map(_refusing, ("popitem", "setdefault", "update", "values"))
+    __delattr__ = _refusing("__delattr__")
     __hash__ = None  # type: ignore[assignment]
-
-    def __delattr__(self, name: str) -> None:
-        self._refuse()
 
     def __repr__(self) -> str:
         return "<Session: not loaded>"
@@ -414,8 +429,8 @@ class SessionList(SessionContainer, list[Any]):
     ``append``, ``extend`` and ``+=`` are saved as appends, which overlapping requests do not take from each other. Any
     other change saves the list as a whole, since positions mean nothing when somebody else changes it, too.
 
-    Functions of C that change a list in place without its methods, as those of :mod:`heapq` do, are not noticed: use
-    them on a ``copy()``, and assign that.
+    Functions of C that use a list without its methods, as those of :mod:`heapq` and `operator.concat` do, are not
+    noticed: give them a ``copy()``, and assign what has become of it.
     """
 
     __slots__ = ("_key", "_parent")
@@ -425,7 +440,9 @@ class SessionList(SessionContainer, list[Any]):
 
     __hash__ = None
 
-    def __init__(self, data: list[Any], parent: "SessionDict | SessionList | None", key: str) -> None:
+    def __init__(
+        self, data: Iterable[Any] = (), parent: "SessionDict | SessionList | None" = None, key: str = ""
+    ) -> None:
         _list_extend(self, data)
         self._parent = parent
         self._key = key
@@ -515,17 +532,18 @@ class SessionList(SessionContainer, list[Any]):
         list.insert(self, position, new)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        old = _list_getitem(self, index)
         if isinstance(index, slice):
             start, _, step = index.indices(len(self))
             new = self._accepted(value, start, step)
+            old = _list_getitem(self, index)  # now, as *value* may have read the list
             if step != 1 and len(new) != len(old):
                 raise ValueError(f"{len(new)} items cannot take the place of {len(old)}")
             self._begin_rewrite()
             _list_setitem(self, index, new)
             _detach(*old)
-        elif not (value is old and isinstance(value, SessionContainer)):
+        elif not (value is _list_getitem(self, index) and isinstance(value, SessionContainer)):
             (new,) = self._accepted((value,), index, 1)
+            old = _list_getitem(self, index)
             self._begin_rewrite()
             _list_setitem(self, index, new)
             _detach(old)
@@ -554,7 +572,10 @@ class SessionList(SessionContainer, list[Any]):
 
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
         # The nodes, not the raw dicts in their place, are what `key` expects.
-        ordered = sorted(self, key=key, reverse=reverse)
+        items = list(self)
+        ordered = sorted(items, key=key, reverse=reverse)
+        if len(self) != len(items) or any(map(operator.is_not, _list_iter(self), items)):
+            raise ValueError("list modified during sort")
         self._begin_rewrite()
         _list_setitem(self, slice(None), ordered)
 
