@@ -54,7 +54,7 @@ class Destroy(Handler):
 PAGES: list[Any] = [("/start", Start), ("/count", Count), ("/rotate", Rotate), ("/destroy", Destroy)]
 
 
-async def main(kind: str, uri: str, name: str, waits: str, pages: list[Any] = PAGES) -> None:
+async def main(kind: str, uri: str, name: str, waits: str, pages: list[Any] = PAGES, /, **settings: Any) -> None:
     recipe = re.search(r"### Stopping a server.*?```python\n(.*?)```", README, re.DOTALL)
     assert recipe is not None
     names = {"asyncio": asyncio}
@@ -62,7 +62,7 @@ async def main(kind: str, uri: str, name: str, waits: str, pages: list[Any] = PA
     enable_pretty_logging()
     async with open_database(kind, None if uri == "-" else uri, name) as database:
         sessions = SessionManager(database.new_store(), wait_for_save=waits == "True")
-        server = Application(pages, sessions=sessions).listen(0, "127.0.0.1")
+        server = Application(pages, sessions=sessions, **settings).listen(0, "127.0.0.1")
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         for number in signal.SIGINT, signal.SIGTERM:
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))

@@ -36,7 +36,7 @@ DESTROY = Event("s", "destroy", "d", 4, 4.5, 200)
 
 
 def stored(*log, n=None):
-    return {"name": "s", "nested": {"n": len(log) if n is None else n, "log": [f"c{item}" for item in log]}}
+    return {"lineage": "s", "nested": {"n": len(log) if n is None else n, "log": [f"c{item}" for item in log]}}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from .counters import same_float
-from .values import INT64_MAX, INT64_MIN, MISSING, Path, SessionContainer, identical
+from .values import INT64_MAX, INT64_MIN, MISSING, Path, identical
 
 __all__ = ["ChangeSet", "Changes", "Create", "Inc", "Op", "Push", "Set", "Unset"]
 
@@ -366,7 +366,7 @@ class _Pending:
         """Returns what was here at the last save; *old* is what is here now."""
         if self.kind is not None:
             return self.original
-        return _UNKNOWN if isinstance(old, SessionContainer | dict | list) else old
+        return _UNKNOWN if isinstance(old, dict | list) else old
 
     def may_grow(self) -> bool:
         if self.kind is _Kind.INC:

@@ -16,7 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 from tornado.ioloop import IOLoop
 
 from .deadlines import GRACE_SECONDS, Deadlines
-from .errors import SessionError
+from .errors import SHUTTING_DOWN, SessionError
 
 __all__ = ["Coalescer"]
 
@@ -29,8 +29,6 @@ MIN_UNDER_WAY = 4
 
 # After so long, what waits for a call to come back is sent all the same, as that call may be stuck, or far away.
 LINGER_SECONDS = 0.02
-
-SHUTTING_DOWN = RuntimeError("the server is shutting down")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -97,7 +95,7 @@ class Coalescer(Generic[Item, Result]):
     def cancel(self) -> "set[asyncio.Task[None]]":
         """Has all that waits fail, and returns the calls that are under way, for the caller to cancel."""
         while self._waiting:
-            self._fail(self._waiting.popleft(), SHUTTING_DOWN)
+            self._fail(self._waiting.popleft(), RuntimeError(SHUTTING_DOWN))
         self._forget_timers()
         return set(self._senders)
 
@@ -163,7 +161,7 @@ class Coalescer(Generic[Item, Result]):
         self._under_way -= len(batch)
         if sender.cancelled():
             for entry in batch:
-                self._fail(entry, SHUTTING_DOWN)
+                self._fail(entry, RuntimeError(SHUTTING_DOWN))
         self._deadlines.forget_done()
         if self._waiting and not self._is_flush_scheduled:
             self._flush(loop)

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+from .errors import SHUTTING_DOWN
+
 __all__ = ["GRACE_SECONDS", "Deadlines", "answer_within"]
 
 # How long a call may go on after its callers have given up, before it is cancelled. While it waits for a server,
@@ -86,7 +88,7 @@ async def answer_within(seconds: float, call: Awaitable[Result], start: Start = 
     task = start(_cancelled_after(seconds + GRACE_SECONDS, call))
     await asyncio.wait({task}, timeout=seconds)
     if task.cancelled():
-        raise TimeoutError("the server is shutting down")
+        raise TimeoutError(SHUTTING_DOWN)
     if task.done():
         return task.result()  # type: ignore[no-any-return]
     task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody else asks for it

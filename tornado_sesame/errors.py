@@ -6,6 +6,7 @@ They name the session's id (a hash, safe to log) and the path inside the session
 from tornado.web import HTTPError
 
 __all__ = [
+    "SHUTTING_DOWN",
     "SessionDataError",
     "SessionError",
     "SessionGone",
@@ -16,6 +17,9 @@ __all__ = [
     "SessionTooLarge",
     "quoted",
 ]
+
+# Why something is not done any more.
+SHUTTING_DOWN = "the server is shutting down"
 
 # How many characters of a key an error shows: strangers may choose keys, and errors go to logs.
 SHOWN = 80

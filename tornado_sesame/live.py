@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from .calls import Loaded, Saved, StoreCalls
 from .changes import ChangeSet
 from .cookie import Secret
-from .errors import SessionError, SessionGone, SessionNotSaved, SessionStoreError
+from .errors import SHUTTING_DOWN, SessionError, SessionGone, SessionNotSaved, SessionStoreError
 from .rotation import Rotation
 from .saving import Saving
 from .session import Session
@@ -232,7 +232,7 @@ class LiveSession:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled():
-                raise SessionStoreError("the server is shutting down") from None
+                raise SessionStoreError(SHUTTING_DOWN) from None
             raise
 
     def _on_step_done(self, step: "asyncio.Task[None]") -> None:

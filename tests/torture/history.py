@@ -48,8 +48,8 @@ def broken_promises(
     tried = {event.operation: event.lineage for event in history if event.page == "change"}
     living: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for data in stored:
-        if "name" in data:
-            living[data["name"]].append(data)
+        if "lineage" in data:
+            living[data["lineage"]].append(data)
     for event in history:
         if event.name is not None:
             yield from _content(event.name, event.log, tried, f"{event.page} {event.operation} shows")

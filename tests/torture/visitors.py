@@ -65,7 +65,7 @@ class Visitor:
             status = response.code
             if status == 200:
                 shown = json.loads(response.body)
-                name, log = shown.get("name"), shown.get("log", ())
+                name, log = shown.get("lineage"), shown.get("seen", ())
             if "Set-Cookie" in response.headers:
                 self.cookies = browser.cookies
         except (HTTPClientError, OSError):
