@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from tornado.web import RequestHandler
 
 from tornado_sesame import MemoryStore, SessionCookie, SessionDataError, SessionManager, SessionMixin
-from tornado_sesame.session import SessionDict, SessionList
+from tornado_sesame.nodes import SessionDict, SessionList
 from tornado_sesame.values import bson_size
 
 from .support import record_of, serve

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tornado_sesame import SessionDataError
 from tornado_sesame.changes import Changes, Create, Inc, Push, Set, Unset
-from tornado_sesame.session import SessionList
+from tornado_sesame.nodes import SessionList
 from tornado_sesame.values import MISSING
 
 from .local import Local

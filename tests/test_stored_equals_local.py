@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tornado_sesame import SessionDataError, SessionManager
-from tornado_sesame.session import SessionDict, SessionList
+from tornado_sesame.nodes import SessionDict, SessionList
 from tornado_sesame.values import CODEC_OPTIONS
 
 from .support import CLIENTS, open_database

@@ -15,7 +15,8 @@ from .errors import (
 )
 from .manager import SessionManager
 from .mixin import SessionMixin
-from .session import Session, SessionDict, SessionList
+from .nodes import SessionDict, SessionList
+from .session import Session
 from .stores import (
     Conflict,
     MemoryStore,
