@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tornado_sesame.changes import Changes, ChangeSet
-from tornado_sesame.session import Session, SessionData
+from tornado_sesame.session import Session, SessionData, SessionRoot
 
 __all__ = ["Local"]
 
@@ -14,18 +14,24 @@ class Local:
 
     :arg data: the content; None when it is not loaded.
     :arg on_change: called before every change, which does not happen if this raises.
+    :arg kind: the class of the session.
     """
 
-    def __init__(self, data: dict[str, Any] | None = None, on_change: Callable[[], object] = lambda: None) -> None:
-        self._content = SessionData()
+    def __init__(
+        self,
+        data: dict[str, Any] | None = None,
+        on_change: Callable[[], object] = lambda: None,
+        kind: type[SessionRoot] = Session,
+    ) -> None:
+        self._content = SessionData(kind)
         self._on_change = on_change
-        self._held: Session | None = self.session
+        self._held: SessionRoot | None = self.session
         self.open = self._content.open
         if data is not None:
             self.open(data)
 
     @property
-    def session(self) -> Session:
+    def session(self) -> Any:
         return self._content.session(self)
 
     def release(self) -> None:

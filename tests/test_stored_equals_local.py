@@ -5,14 +5,15 @@ import contextlib
 import math
 import os
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from bson import Decimal128, Int64, ObjectId, encode
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tornado_sesame import SessionDataError, SessionManager
-from tornado_sesame.nodes import SessionDict, SessionList
+from tornado_sesame import Session, SessionDataError, SessionManager, TypedSession, TypedSessionDict
+from tornado_sesame.nodes import DictNode, SessionList
 from tornado_sesame.values import CODEC_OPTIONS
 
 from .support import CLIENTS, open_database
@@ -51,6 +52,22 @@ CONTENTS = st.one_of(
 )
 
 
+class Inner(TypedSessionDict):
+    n: int = 0
+    l: list[Any] = []  # noqa: E741
+    d: "Inner"
+
+
+class Typed(TypedSession):
+    n: int = 0
+    f: float = 0.0
+    l: list[Inner] = []  # noqa: E741
+    d: Inner
+    a: dict[str, Inner]
+    b: list[list[Inner]]
+    c: list[str] = ["default"]
+
+
 @st.composite
 def steps(draw):
     """Returns one step: "save", new content, or a function that changes a session a few times in one place."""
@@ -59,16 +76,18 @@ def steps(draw):
         return draw(CONTENTS) if kind == "replace" else kind
     way = draw(st.lists(st.integers(0, 3), max_size=2))
     changes = draw(st.lists(st.tuples(*ARGUMENTS), min_size=1, max_size=3))
+    start = draw(st.integers(0, 3))
 
-    def change(session):
-        node = session
+    def change(session, kept):
+        node = kept[-start] if start and start <= len(kept) else session  # where an earlier step was
         for choice in way:
-            below = [child for child in children(node) if isinstance(child, SessionDict | SessionList)]
+            below = [child for child in children(node) if isinstance(child, DictNode | SessionList)]
             if not below:
                 break
             node = below[choice % len(below)]
+        kept.append(node)
         for in_dict, in_list, key, index, value, values, number in changes:
-            if isinstance(node, SessionDict):
+            if isinstance(node, DictNode):
                 in_dict(node, key, value, number, index)
             else:
                 in_list(node, index, value, number, values)
@@ -77,7 +96,9 @@ def steps(draw):
 
 
 def children(node):
-    return [node[key] for key in node] if isinstance(node, SessionDict) else list(node)
+    if not isinstance(node, DictNode):
+        return list(node)
+    return [node[key] for key in node] + [getattr(node, field) for field in node._fields if field not in node]
 
 
 def existing(node, key, index):
@@ -118,7 +139,7 @@ def setdefault_and_go_on(node, key, value, number, index):
     inner = node.setdefault(key, [{}, [], 0][index % 3])
     if isinstance(inner, SessionList):
         inner.append(value)
-    elif isinstance(inner, SessionDict):
+    elif isinstance(inner, DictNode):
         inner[key] = value
 
 
@@ -217,7 +238,7 @@ def empty(items, index, value, number, values):
 
 def change_inside(items, index, value, number, values):
     for item in items:
-        if isinstance(item, SessionDict):
+        if isinstance(item, DictNode):
             item["n"] = item.get("n", 0) if isinstance(item.get("n"), int) else 0
         elif isinstance(item, SessionList):
             item.append(value)
@@ -267,21 +288,23 @@ def new_places(request):
         runner.run(place.__aexit__(None, None, None))
 
 
-def test_what_is_stored_is_what_is_seen(new_places):
+@pytest.mark.parametrize("kind", [Session, Typed])
+def test_what_is_stored_is_what_is_seen(new_places, kind):
     runner, database = new_places
 
     @settings(max_examples=EXAMPLES)
     @given(CONTENTS, st.lists(steps(), max_size=10))
-    @example({"f": 0.1}, [lambda session: add_twice(session, "f", None, 0.1, 0)])
+    @example({"f": 0.1}, [lambda session, kept: add_twice(session, "f", None, 0.1, 0)])
     def check(content, steps):
-        runner.run(run(database, content, steps))
+        runner.run(run(database, kind, content, steps))
 
     check()
 
 
-async def run(database, content, steps):
+async def run(database, kind, content, steps):
     manager = SessionManager(database.new_store())
-    live = manager.open()
+    live = manager.open(kind=kind)
+    kept = []
     live.open_empty()
     live.replace(content)
     await live.save()
@@ -293,7 +316,7 @@ async def run(database, content, steps):
             live.replace(step)
         else:
             with contextlib.suppress(SessionDataError):  # an addition may not fit into 64 bits
-                step(live.session)
+                step(live.session, kept)
     await live.save()
     await compare(database, live)
 

@@ -32,6 +32,7 @@ from .stores import (
     SQLiteStore,
     copy_sessions,
 )
+from .typed import TypedSession, TypedSessionDict
 from .values import CODEC_OPTIONS
 
 __all__ = [
@@ -68,6 +69,8 @@ __all__ = [
     "SessionUpdate",
     "SessionWrite",
     "Set",
+    "TypedSession",
+    "TypedSessionDict",
     "Unset",
     "copy_sessions",
 ]

@@ -11,7 +11,7 @@ from .cookie import Secret
 from .errors import SHUTTING_DOWN, SessionError, SessionGone, SessionNotSaved, SessionStoreError
 from .rotation import Rotation
 from .saving import Saving
-from .session import Session
+from .session import SessionData, SessionRoot
 from .settings import LATE, SessionSettings, now
 from .stores import SessionEnd, SessionRecord
 
@@ -25,6 +25,7 @@ class LiveSession:
     :arg calls: likewise.
     :arg secrets: what the client's cookies say, each of which may be a session's.
     :arg age: returns how many seconds ago the request began.
+    :arg kind: the class of what the handler sees.
     """
 
     # What few requests set lies in the class, so that the others need not.
@@ -46,11 +47,12 @@ class LiveSession:
         calls: StoreCalls,
         secrets: Sequence[Secret],
         age: Callable[[], float],
+        kind: type[SessionRoot],
     ) -> None:
         self.settings = settings
         self._calls = calls
         self._loop = _running_loop()
-        self._saving = Saving(settings, calls)
+        self._saving = Saving(settings, calls, SessionData(kind))
         self._carried = secrets
         self._age = age
         self._secret: Secret | None = None  # what it has now,
@@ -60,7 +62,7 @@ class LiveSession:
         raise TypeError("a LiveSession knows the cookie's secret and is its request's alone: it cannot be pickled")
 
     @property
-    def session(self) -> Session:
+    def session(self) -> SessionRoot:
         """Its content: the same object as long as somebody keeps it, which keeps this one alive, too."""
         return self._saving.data.session(self)
 

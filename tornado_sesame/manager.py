@@ -8,6 +8,7 @@ from .calls import SessionStats, StoreCalls
 from .cookie import Secret, SessionCookie, is_id
 from .errors import SessionRecordError
 from .live import LiveSession
+from .session import Session, SessionRoot
 from .settings import LATE, SessionSettings, now
 from .stores import MemoryStore, SessionRecord, SessionStore
 from .values import check_owner
@@ -66,9 +67,14 @@ class SessionManager:
         """Counts for monitoring."""
         return self._calls.stats
 
-    def open(self, secrets: Sequence[Secret] = (), age: Callable[[], float] = lambda: 0.0) -> LiveSession:
+    def open(
+        self,
+        secrets: Sequence[Secret] = (),
+        age: Callable[[], float] = lambda: 0.0,
+        kind: type[SessionRoot] = Session,
+    ) -> LiveSession:
         """Returns the session of a request whose cookies carry *secrets*; see `LiveSession`."""
-        return LiveSession(self.settings, self._calls, secrets, age)
+        return LiveSession(self.settings, self._calls, secrets, age, kind)
 
     async def destroy(self, session_id: str) -> None:
         """Ends the session with this id (see `SessionMixin.session_id`), wherever it is in use.

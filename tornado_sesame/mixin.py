@@ -2,12 +2,13 @@
 
 import asyncio
 import inspect
+import typing
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast, get_args, get_origin
 
 from tornado.concurrent import chain_future, future_set_exception_unless_cancelled
 from tornado.gen import convert_yielded, is_coroutine_function
@@ -20,13 +21,17 @@ from .cookie import Secret
 from .errors import SessionStoreError
 from .live import LiveSession
 from .manager import SessionManager
-from .session import Session
+from .session import Session, SessionRoot
 from .stores import SessionStore
 from .values import check_owner
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # its stubs come with each type checker
+
+    SessionT = TypeVar("SessionT", bound=SessionRoot, default=Session)
     _Handler = RequestHandler
 else:
+    SessionT = typing.TypeVar("SessionT", bound=SessionRoot)
     _Handler = object
 
 __all__ = ["SessionMixin"]
@@ -41,10 +46,10 @@ ERROR_PAGE = (
 
 
 # Which would take it for a dict of futures, in a ``gen.coroutine`` that yields ``self.session``.
-convert_yielded.register(Session, asyncio.ensure_future)  # type: ignore[attr-defined]
+convert_yielded.register(SessionRoot, asyncio.ensure_future)  # type: ignore[attr-defined]
 
 
-class SessionMixin(_Handler):
+class SessionMixin(Generic[SessionT], _Handler):
     """Gives a `~tornado.web.RequestHandler` its ``session``. Put it first::
 
         class Counter(SessionMixin, RequestHandler):
@@ -52,9 +57,12 @@ class SessionMixin(_Handler):
                 self.session.times = self.session.get("times", 0) + 1
                 self.write(f"{self.session.times} times!")
 
+    ``SessionMixin[Visit]``, with a `TypedSession`, makes it one of that class.
+
     The response is held until what the handler changed is saved; if that fails, the client gets a 503 in its place.
 
-    :raises TypeError: when a class is made that has it after `~tornado.web.RequestHandler`.
+    :raises TypeError: when a class is made that has it after `~tornado.web.RequestHandler`, or with a parameter that is
+        no class of sessions.
     """
 
     session_autoload: bool | None = None
@@ -63,8 +71,10 @@ class SessionMixin(_Handler):
     where it wants. A load that fails is raised where the session is touched, so pages that do not touch it go on."""
 
     # A request that does not touch its session finds these in the class, and pays for none of them.
+    _session_kind: type[SessionRoot] = Session
+    _session_parameter: Any  # what stands for the kind in a class that is generic
     _session_live: LiveSession | None = None
-    _session_proxy: Session | None = None  # it holds the live one, and not the other way around
+    _session_proxy: SessionT | None = None  # it holds the live one, and not the other way around
     _session_is_empty = False  # known without a query: the client has no cookie
     _session_is_used = False
     _session_has_failed = False
@@ -82,9 +92,29 @@ class SessionMixin(_Handler):
                 f"SessionMixin must come before {base.__name__} among the bases of {cls.__name__}, as else what it "
                 f"overrides is not called: class {cls.__name__}(SessionMixin, {base.__name__})"
             )
+        for generic in cls.__dict__.get("__orig_bases__", ()):
+            base = get_origin(generic)
+            if isinstance(base, type) and issubclass(base, SessionMixin):
+                arguments = dict(zip(base.__parameters__, get_args(generic), strict=True))  # type: ignore[attr-defined]
+                cls._session_become(arguments.get(base._session_parameter))
+
+    @classmethod
+    def _session_become(cls, kind: Any) -> None:
+        """Has sessions of this *kind*, as a parameter says; None: of that of its bases."""
+        if kind is None:
+            return
+        cls._session_parameter = kind
+        if isinstance(kind, typing.TypeVar):  # a generic class, of which sessions have the kind that all have at least
+            kind = kind.__bound__ or cls._session_kind
+        if not (isinstance(kind, type) and issubclass(kind, SessionRoot)):
+            raise TypeError(
+                f"the parameter of SessionMixin in {cls.__name__} must be a subclass of TypedSession that is defined "
+                f"above it, not {kind!r}"
+            )
+        cls._session_kind = kind
 
     @property
-    def session(self) -> Session:
+    def session(self) -> SessionT:
         """The visitor's data, saved when changed. ``await self.session`` loads it, once a request, and returns it.
 
         Assigning a dict replaces the content and keeps the id.
@@ -94,7 +124,7 @@ class SessionMixin(_Handler):
         """
         session = self._session_proxy
         if session is None:
-            session = self._session_proxy = self._session_opened().session
+            session = self._session_proxy = cast(SessionT, self._session_opened().session)
         return session
 
     @session.setter
@@ -131,12 +161,12 @@ class SessionMixin(_Handler):
         """The application's manager: its setting ``sessions``, or one in memory that is made here and kept there."""
         return _manager_of(self.application)
 
-    async def load_session(self) -> Session:
+    async def load_session(self) -> SessionT:
         """Loads the session and returns it, as ``await self.session`` does; for `asyncio.gather` and `create_task`.
 
         :raises SessionStoreError: when the store fails.
         """
-        return await self._session_opened().session
+        return cast(SessionT, await self._session_opened().session)
 
     async def save_session(self) -> None:
         """Saves what is pending now. Rarely needed, as `finish` does it.
@@ -254,7 +284,7 @@ class SessionMixin(_Handler):
             secrets: list[Secret] = []
             if is_covered and not self._session_is_empty:
                 secrets = cookie.secrets_in(self.request.headers.get_list("Cookie"))
-            self._session_live = live = manager.open(secrets, self.request.request_time)
+            self._session_live = live = manager.open(secrets, self.request.request_time, self._session_kind)
             live.headers_out = self._headers_written  # nothing was held before there was a live session
             if not is_covered:
                 live.refuse_changes(
@@ -403,6 +433,9 @@ class SessionMixin(_Handler):
         directives = _members(self._headers.get_list("Cache-Control"))
         if "public" in directives or not {"private", "no-store"} & directives:
             self.set_header("Cache-Control", "no-store")
+
+
+SessionMixin._session_parameter = SessionMixin.__parameters__[0]  # type: ignore[attr-defined]
 
 
 class _Hold(NamedTuple):

@@ -68,8 +68,8 @@ class Saving:
     _saved: "asyncio.Future[Saved] | None" = None  # the save that is queued or sent,
     _next: "asyncio.Future[Saved] | None" = None  # and the one that somebody waits for after it
 
-    def __init__(self, settings: SessionSettings, calls: StoreCalls) -> None:
-        self.data = SessionData()
+    def __init__(self, settings: SessionSettings, calls: StoreCalls, data: SessionData) -> None:
+        self.data = data
         self._settings = settings
         self._calls = calls
 
