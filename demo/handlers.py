@@ -2,12 +2,30 @@
 
 from tornado.web import HTTPError, RequestHandler, authenticated
 
-from tornado_sesame import SessionMixin
+from tornado_sesame import SessionMixin, TypedSession, TypedSessionDict
 
 __all__ = ["PAGES"]
 
 
-class Page(SessionMixin, RequestHandler):
+class Bar(TypedSessionDict):
+    baz: float = 1.0
+
+
+class Foo(TypedSessionDict):
+    bar: Bar
+
+
+class Visit(TypedSession):
+    """What the site keeps of a visitor."""
+
+    times: int = 0
+    foo: Foo
+    notes: list[str]
+    messages: list[str]
+    browser: str = "an unknown browser"
+
+
+class Page(SessionMixin[Visit], RequestHandler):
     """What all pages share: who is signed in, and messages that the next page shows once."""
 
     session_autoload = True  # since `@authenticated` asks who it is before an `async def` could await the session
@@ -16,7 +34,7 @@ class Page(SessionMixin, RequestHandler):
         return self.session_owner
 
     def flash(self, message: str) -> None:
-        self.session.setdefault("messages", []).append(message)
+        self.session.messages.append(message)
 
     def messages(self) -> list[str]:
         return list(self.session.pop("messages", []))
@@ -29,10 +47,9 @@ class Page(SessionMixin, RequestHandler):
 
 class Counter(Page):
     def get(self) -> None:
-        self.session.times = self.session.get("times", 0) + 1
-        foo = self.session.setdefault("foo", {"bar": {"baz": 1.0}})
-        foo.bar.baz *= 2
-        self.render("counter.html", times=self.session.times, baz=f"{foo.bar.baz:.15g}")
+        self.session.times += 1
+        self.session.foo.bar.baz *= 2
+        self.render("counter.html", times=self.session.times, baz=f"{self.session.foo.bar.baz:.15g}")
 
 
 class Login(Page):
@@ -63,13 +80,13 @@ class Logout(Page):
 class Notes(Page):
     @authenticated
     def get(self) -> None:
-        self.render("notes.html", notes=self.session.get("notes", []))
+        self.render("notes.html", notes=self.session.notes)
 
     @authenticated
     def post(self) -> None:
         note = self.get_body_argument("note")[:MAX_NOTE]
         if note:
-            self.session.setdefault("notes", []).append(note)
+            self.session.notes.append(note)
         self.redirect("/notes", status=303)
 
 

@@ -23,8 +23,6 @@ settings.register_profile(
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-_without_mongodb: list[str] = []
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--store", action="append", choices=STORES, help="test on these stores only")
@@ -40,20 +38,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("database_kind", kinds)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _without_mongodb:
+def _without_mongodb(config: pytest.Config) -> int:
+    """Returns how many tests did not run as there is no MongoDB."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")  # not in the processes that share the tests
+    return sum(NO_MONGODB in str(report.longrepr) for report in reporter.stats.get("skipped", [])) if reporter else 0
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if count := _without_mongodb(config):
         terminalreporter.section("NOT TESTED", red=True)
-        terminalreporter.line(f"{len(_without_mongodb)} tests did not run: {NO_MONGODB}", red=True)
+        terminalreporter.line(f"{count} tests did not run: {NO_MONGODB}", red=True)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if _without_mongodb and os.environ.get("CI") and exitstatus == pytest.ExitCode.OK:
+    if _without_mongodb(session.config) and os.environ.get("CI") and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _need_mongod(request: pytest.FixtureRequest) -> None:
+def _need_mongod() -> None:
     if find_mongod() is None:
-        _without_mongodb.append(request.node.nodeid)
         pytest.skip(NO_MONGODB)
 
 
@@ -82,7 +85,7 @@ def _shared_mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
 def mongodb_uri(request: pytest.FixtureRequest, _shared_mongodb: Callable[[], str]) -> str:
     """The URI of a MongoDB that tests share."""
     if "MONGODB_URI" not in os.environ:
-        _need_mongod(request)
+        _need_mongod()
     return _shared_mongodb()
 
 
@@ -96,7 +99,7 @@ def _own_mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
 @pytest.fixture
 def mongod(request: pytest.FixtureRequest) -> Iterator[Mongod]:
     """A MongoDB of the test module's own, to kill and to pause; up again for the next test."""
-    _need_mongod(request)
+    _need_mongod()
     mongod: Mongod = request.getfixturevalue("_own_mongod")
     yield mongod
     mongod.resume()

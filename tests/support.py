@@ -47,7 +47,10 @@ __all__ = [
 COOKIE = SessionCookie().name
 
 # Of this run alone, also in the processes that it starts.
-DATABASE = os.environ.setdefault("SESAME_TESTS_DATABASE", f"sesame_tests_{os.getpid()}")
+# One for each of the processes that share the tests, and for the servers that it starts.
+DATABASE = os.environ.setdefault(
+    "SESAME_TESTS_DATABASE_" + os.environ.get("PYTEST_XDIST_WORKER", "main"), f"sesame_tests_{os.getpid()}"
+)
 
 CLIENTS: dict[str, Any] = {
     "motor_tornado": MotorClient,

@@ -30,7 +30,8 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-PROGRAM = blocks("python")[0]
+PROGRAMS = blocks("python")[:2]
+PROGRAM = PROGRAMS[0]
 STORES = [block for block in blocks("python") if "MongoStore(" in block and "copy_sessions" not in block]
 
 
@@ -53,10 +54,12 @@ def answers(program, visits, tmp_path):
             process.kill()
 
 
-def test_the_first_program_prints_what_curl_shows(tmp_path):
-    (console,) = blocks("console")
+@pytest.mark.parametrize(
+    ("program", "console"), list(zip(PROGRAMS, blocks("console"), strict=True)), ids=["counter", "typed"]
+)
+def test_a_program_prints_what_curl_shows(program, console, tmp_path):
     shown = [line for line in console.splitlines() if not line.startswith("$")]
-    assert answers(PROGRAM, 3, tmp_path).splitlines() == shown
+    assert answers(program, len(shown), tmp_path).splitlines() == shown
 
 
 @pytest.mark.parametrize("example", STORES, ids=["motor", "pymongo"])

@@ -1,8 +1,11 @@
-"""What mypy makes of an application that is typed throughout; checked by `.ci/run`, never run."""
+"""What type checkers make of an application that is typed throughout; checked by `.ci/run`, never run.
+
+Each comment to ignore something stands for an error that has to be reported, as one without need is an error, too.
+"""
 
 from collections.abc import Mapping, MutableMapping, MutableSequence
-from datetime import timedelta
-from typing import Any, assert_type
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar, assert_type
 
 from motor.motor_tornado import MotorClient
 from pymongo import AsyncMongoClient
@@ -18,6 +21,8 @@ from tornado_sesame import (
     SessionManager,
     SessionMixin,
     SessionStoreError,
+    TypedSession,
+    TypedSessionDict,
 )
 
 
@@ -59,6 +64,94 @@ def mappings(session: Session, part: SessionDict, items: SessionList) -> None:
     mutable.update(mapping)
     assert_type(sequence.pop(), Any)
     assert_type(items[1:], list[Any])
+
+
+class Item(TypedSessionDict):
+    sku: str
+    count: int = 1
+    tags: list[str] = []
+
+
+class Address(TypedSessionDict):
+    city: str = ""
+
+
+class HasCart(TypedSessionDict):
+    cart: list[Item] = []
+
+
+class Visit(HasCart, TypedSession):
+    times: int = 0
+    by_sku: dict[str, Item]
+    address: Address
+    since: datetime | None = None
+
+    def is_new(self) -> bool:
+        return self.times == 0
+
+
+class TypedPage(SessionMixin[Visit], RequestHandler):
+    def get(self) -> None:
+        assert_type(self.session, Visit)
+        self.session.times += 1
+        self.session.address.city = "Berlin"
+        self.session.cart.append(Item(sku="x", tags=["new"]))
+        self.session.by_sku["x"].count += 1
+        assert_type(self.session.times, int)
+        assert_type(self.session.cart[0].tags, list[str])
+        assert_type(self.session.by_sku.get("x"), Item | None)
+        assert_type(self.session.since, datetime | None)
+        assert_type(self.session.is_new(), bool)
+        self.session["other"] = self.session.address["zip"]
+        assert_type(self.session.copy(), dict[str, Any])
+        self.session = {"times": 1}
+
+    async def post(self) -> None:
+        session = await self.session
+        assert_type(session, Visit)
+        assert_type(await self.load_session(), Visit)
+        del session.since
+
+    def put(self) -> None:
+        session = self.session
+        session.tims  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        session.tims = 1  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        session.address.town  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        session.cart[0].skuu  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        session.times = "x"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+        session.since.year  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+        session.cart.append("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        Item()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        Item(sku="x", skuu="y")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        Item(sku=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+class WithoutSession(SessionMixin[int], RequestHandler):  # type: ignore[type-var]  # pyright: ignore[reportInvalidTypeArguments]
+    pass
+
+
+VisitT = TypeVar("VisitT", bound=Visit)
+
+
+class Base(SessionMixin[VisitT], RequestHandler, Generic[VisitT]):
+    def count(self) -> int:
+        self.session.times += 1
+        return self.session.times
+
+
+class LongVisit(Visit):
+    more: str = ""
+
+
+class Derived(Base[LongVisit]):
+    def get(self) -> None:
+        assert_type(self.session.more, str)
+        self.write({"times": self.count()})
+
+
+class TypedSocket(SessionMixin[Visit], WebSocketHandler):
+    def on_message(self, message: str | bytes) -> None:
+        self.session.times += len(message)
 
 
 motor: MotorClient[dict[str, Any]] = MotorClient()

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     _Handler = RequestHandler
 else:
     SessionT = typing.TypeVar("SessionT", bound=SessionRoot)
-    _Handler = object
+
+    class _Handler:
+        pass
+
 
 __all__ = ["SessionMixin"]
 
@@ -49,7 +52,7 @@ ERROR_PAGE = (
 convert_yielded.register(SessionRoot, asyncio.ensure_future)  # type: ignore[attr-defined]
 
 
-class SessionMixin(Generic[SessionT], _Handler):
+class SessionMixin(_Handler, Generic[SessionT]):
     """Gives a `~tornado.web.RequestHandler` its ``session``. Put it first::
 
         class Counter(SessionMixin, RequestHandler):
@@ -211,9 +214,7 @@ class SessionMixin(Generic[SessionT], _Handler):
     # What follows overrides methods of RequestHandler. They do what theirs do, but hold what they send until the
     # session is saved.
 
-    def _execute(  # type: ignore[override]  # an awaitable is all that Tornado needs
-        self, transforms: list[Any], *args: bytes, **kwargs: bytes
-    ) -> "asyncio.Task[None]":
+    def _execute(self, transforms: list[Any], *args: bytes, **kwargs: bytes) -> Any:  # an awaitable, as Tornado needs
         # This is where Tornado runs a request, and has been since its beginning; all that handlers may override comes
         # later. The task is made here, as only its maker knows its context, in which what was held is sent.
         self._session_context = copy_context()

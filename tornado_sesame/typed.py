@@ -143,7 +143,9 @@ class TypedSessionDict(DictNode):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if hasattr(type(self), name):  # a field that is not set, or a property that has failed: once more, to say so
+            if hasattr(
+                type(self), name
+            ):  # a field that is not set, or a property that has failed: once more, to say so
                 return object.__getattribute__(self, name)
             raise self._undeclared(name)
 
