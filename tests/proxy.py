@@ -71,6 +71,7 @@ class Proxy:
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.sleep(0)  # for the transports to close
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -79,8 +80,8 @@ class Proxy:
         task.add_done_callback(self._connections.discard)
         try:
             from_target, to_target = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.close()
+        except (OSError, asyncio.CancelledError):  # a cancelled task would make asyncio's streams complain
+            writer.transport.abort()
             return
         is_lost = asyncio.Event()
         ways = [
@@ -90,12 +91,13 @@ class Proxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            pass  # the proxy is closed, and a cancelled task would make asyncio's streams complain
+            pass  # likewise
         finally:
             for way in ways:
                 way.cancel()
-            writer.close()
-            to_target.close()
+            # Not close(), which would wait for a server that is paused to read the rest.
+            writer.transport.abort()
+            to_target.transport.abort()
             await asyncio.gather(*ways, return_exceptions=True)
 
     async def _forward_commands(

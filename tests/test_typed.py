@@ -8,12 +8,14 @@ import sys
 import textwrap
 import types
 import weakref
-from collections.abc import Mapping, Sequence
+from abc import ABC
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Final, Generic, NewType, Optional, Self, TypeVar, Union
 
 import pytest
 from hypothesis import given
@@ -35,6 +37,7 @@ from tornado_sesame import (
     TypedSession,
     TypedSessionDict,
 )
+from tornado_sesame.values import MAX_DEPTH
 
 from .local import Local
 from .test_session import DICT, DICT_USES, LIST, LIST_USES, outcome, run
@@ -218,6 +221,23 @@ def test_a_change_that_cannot_be_made_changes_nothing():
         with pytest.raises(Refused):
             change()
     assert (session, session.address, session.settings) == ({}, {}, {"dark": True})
+
+
+def test_what_was_absent_cannot_lie_too_deep():
+    class Node(TypedSessionDict):
+        parent: "Node"
+        n: int = 0
+
+    local = opened({}, type("Tree", (TypedSession,), {"__annotations__": {"tree": Node}}))
+    node = local.session.tree
+    for _ in range(MAX_DEPTH - 2):
+        node = node.parent
+    for way in (lambda: setattr(node.parent, "n", 1), lambda: node.parent.setdefault("parent", {})):
+        with pytest.raises(SessionDataError, match="nested deeper than the 98 levels"):
+            way()
+    assert (local.session, changes(local)) == ({}, {})
+    node.n = 1
+    assert len(changes(local)) == MAX_DEPTH
 
 
 def test_what_was_absent_is_cut_off_when_the_session_is_read_again():
@@ -521,6 +541,29 @@ def test_annotations_may_be_strings_in_a_function():
     session = opened({"items_": [{}]}, visit).session
     assert (type(session.item), type(session.items_[0])) == (item, item)
 
+    class It(TypedSessionDict):
+        n: int = 0
+
+    class Hook(TypedSession):
+        def __init_subclass__(cls):
+            super().__init_subclass__()
+
+    class Hooked(Hook):
+        it: "It"
+
+    class Abstract(TypedSession, ABC):
+        it: "It"
+
+    class Parameterized(Generic[T], TypedSession):
+        it: "It"
+
+    class Outer:
+        class Visit(TypedSession):
+            it: "It"
+
+    for kind in Hooked, Abstract, Parameterized, Outer.Visit:
+        assert type(opened({}, kind).session.it) is It
+
 
 def test_an_annotation_that_names_nothing_is_an_error_when_it_is_needed():
     class Lost(TypedSession):
@@ -543,6 +586,8 @@ class Box(TypedSessionDict, Generic[T]):
 
 SHAPES = [
     (Item, Item),
+    (NewType("NewItem", Item), Item),
+    (Final[Item], Item),
     (Item | None, Item),
     (Optional[Item], Item),  # noqa: UP045
     (Union[None, int, Item], Item),  # noqa: UP007
@@ -566,15 +611,31 @@ def test_a_dict_is_of_the_class_that_the_annotation_says(annotation, expected):
         "one": annotation,
         "many": list[annotation],
         "sequence": Sequence[annotation],
+        "iterable": Iterable[annotation],
         "by": dict[str, annotation],
         "mapping": Mapping[str, annotation],
         "deep": dict[str, list[list[annotation]]],
     }
     kind = type("Kind", (TypedSession,), {"__annotations__": body})
-    data = {"one": {}, "many": [{}], "sequence": [{}], "by": {"x": {}}, "mapping": {"x": {}}, "deep": {"x": [[{}]]}}
+    data = {
+        "one": {},
+        "many": [{}],
+        "sequence": [{}],
+        "iterable": [{}],
+        "by": {"x": {}},
+        "mapping": {"x": {}},
+        "deep": {"x": [[{}]]},
+    }
     session = opened(data, kind).session
-    nodes = [session.one, session.many[0], session.sequence[0], session.by["x"], session.mapping["x"]]
-    assert [type(node) for node in (*nodes, session.deep["x"][0][0])] == [expected] * 6
+    nodes = [
+        session.one,
+        session.many[0],
+        session.sequence[0],
+        session.iterable[0],
+        session.by["x"],
+        session.mapping["x"],
+    ]
+    assert [type(node) for node in (*nodes, session.deep["x"][0][0])] == [expected] * 7
     assert all(isinstance(node, SessionList) for node in (session.many, session.sequence, session.deep["x"]))
 
 
@@ -585,11 +646,23 @@ def test_a_type_statement_is_what_it_says():
         class Item(TypedSessionDict):
             n: int = 0
         type Items = list[Item]
+        type Many[T] = list[T]
         class Visit(TypedSession):
             items_: Items
+            many: Many[Item]
     """)
-    session = opened({"items_": [{}]}, made.Visit).session
-    assert (type(session.items_[0]), opened({}, made.Visit).session.items_) == (made.Item, [])
+    session = opened({"items_": [{}], "many": [{}]}, made.Visit).session
+    assert (type(session.items_[0]), type(session.many[0])) == (made.Item, made.Item)
+    assert opened({}, made.Visit).session.items_ == []
+
+
+def test_a_class_may_nest_in_itself():
+    class Tree(TypedSessionDict):
+        left: Self
+        more: list[Self]
+
+    tree = Tree({"more": [{}]})
+    assert (type(tree.left), type(tree.more[0])) == (Tree, Tree)
 
 
 # Classes of classes
@@ -631,6 +704,30 @@ def test_classes_are_mixed():
     assert (session.seen, session["tags"], Plain.tags) == (now, ["x"], [])
     assert (opened({}, Both).session.times, HasTimes(times=1).label) == (0, "times")
     assert list(Sub._fields) == [*Both._fields, "extra"]
+
+
+def test_a_mixin_that_is_nearer_counts():
+    class Data:
+        label = "nearer"
+
+    class Method:
+        def label(self):
+            return "method"
+
+    class WithData(Data, HasTimes, TypedSession):
+        pass
+
+    class WithMethod(Method, HasTimes, TypedSession):
+        pass
+
+    class Farther(HasTimes, Data, TypedSession):
+        pass
+
+    class Constant(HasTimes, TypedSession):
+        label: ClassVar[str] = "constant"
+
+    assert (opened({}, WithData).session.label, opened({}, Farther).session.label) == ("nearer", "times")
+    assert (opened({}, WithMethod).session.label(), opened({}, Constant).session.label) == ("method", "constant")
 
 
 def test_of_a_diamond_the_nearest_counts():
@@ -693,6 +790,10 @@ MISUSES = [
     (lambda: made({"v": timedelta}), "the annotation of Visit.v: what comes out of a session is no timedelta"),
     (lambda: made({"v": Decimal}), "the annotation of Visit.v: what comes out of a session is no Decimal"),
     (lambda: made({"v": Status}), "the annotation of Visit.v: what comes out of a session is no Status"),
+    (lambda: made({"v": deque[int]}), "the annotation of Visit.v: what comes out of a session is no deque"),
+    (lambda: made({"v": OrderedDict}), "the annotation of Visit.v: what comes out of a session is no OrderedDict"),
+    (lambda: made({"v": Box[Item]}), "the annotation of Visit.v: the fields of Box do not learn"),
+    (lambda: types.new_class("Sub", (Box[list[Item]],)), "the fields of Box do not learn"),
     (lambda: made({"v": "1 +"}), "the annotation of Visit.v: "),
     (lambda: type("Sub", (Visit,), {"times": {1}}), "the default of Sub.times: a set cannot be stored"),
 ]
@@ -723,6 +824,24 @@ class Longer(Visit):
     more: int = 0
 
 
+def test_the_classes_of_the_application_hear_of_no_other():
+    heard = []
+
+    class Base(TypedSession):
+        def __init_subclass__(cls, *, tag, **kwargs):
+            super().__init_subclass__(**kwargs)
+            heard.append((cls.__name__, tag))
+
+    class Tagged(Base, tag="a"):
+        n: int = 0
+
+    local = opened(None, Tagged)
+    with pytest.raises(SessionNotLoaded):
+        local.session.n  # noqa: B018
+    local.open({"n": 1})
+    assert (local.session.n, type(local.session), heard) == (1, Tagged, [("Tagged", "a")])
+
+
 def test_the_parameter_says_which_session_a_handler_has():
     class Under(Typed):
         pass
@@ -739,8 +858,32 @@ def test_the_parameter_says_which_session_a_handler_has():
     class Without(SessionMixin, RequestHandler):
         pass
 
-    handlers = [Typed, Under, Base, Given, Twice, Socket, Without]
-    assert [handler._session_kind for handler in handlers] == [Visit, Visit, Visit, Longer, Longer, Longer, Session]
+    class Generic_(TypedSession, Generic[T]):
+        n: int = 0
+
+    class OfGeneric(SessionMixin[Generic_[int]], RequestHandler):
+        pass
+
+    handlers = [Typed, Under, Base, Given, Twice, Socket, Without, OfGeneric]
+    kinds = [Visit, Visit, Visit, Longer, Longer, Longer, Session, Generic_]
+    assert [handler._session_kind for handler in handlers] == kinds
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="defaults of type variables came with 3.13")
+def test_a_type_variable_may_have_a_default():
+    made = module("""
+        from tornado.web import RequestHandler
+        from tornado_sesame import SessionMixin, TypedSession
+        class Visit(TypedSession):
+            n: int = 0
+        class Base[V: TypedSession = Visit, *Ts = *tuple[int]](SessionMixin[V], RequestHandler):
+            pass
+        class Page(Base):
+            pass
+        class Other(Base[Visit, int, str]):
+            pass
+    """)
+    assert [made.Base._session_kind, made.Page._session_kind, made.Other._session_kind] == [made.Visit] * 3
 
 
 @pytest.mark.parametrize("parameter", [int, Item, "Visit", dict[str, int], Visit | None])

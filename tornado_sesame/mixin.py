@@ -98,7 +98,7 @@ class SessionMixin(_Handler, Generic[SessionT]):
         for generic in cls.__dict__.get("__orig_bases__", ()):
             base = get_origin(generic)
             if isinstance(base, type) and issubclass(base, SessionMixin):
-                arguments = dict(zip(base.__parameters__, get_args(generic), strict=True))  # type: ignore[attr-defined]
+                arguments = dict(zip(base.__parameters__, get_args(generic), strict=False))  # type: ignore[attr-defined]
                 cls._session_become(arguments.get(base._session_parameter))
 
     @classmethod
@@ -108,7 +108,9 @@ class SessionMixin(_Handler, Generic[SessionT]):
             return
         cls._session_parameter = kind
         if isinstance(kind, typing.TypeVar):  # a generic class, of which sessions have the kind that all have at least
-            kind = kind.__bound__ or cls._session_kind
+            default = getattr(kind, "__default__", None)  # since Python 3.13
+            kind = default if isinstance(default, type) else kind.__bound__ or cls._session_kind
+        kind = get_origin(kind) or kind
         if not (isinstance(kind, type) and issubclass(kind, SessionRoot)):
             raise TypeError(
                 f"the parameter of SessionMixin in {cls.__name__} must be a subclass of TypedSession that is defined "

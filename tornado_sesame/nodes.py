@@ -394,6 +394,7 @@ class SessionList(SessionContainer, list[Any]):
 
     def insert(self, index: SupportsIndex, value: Any) -> None:
         position = operator.index(index)
+        list[Any]().insert(position, None)  # raises what a list raises
         (new,) = self._accepted((value,), position, 1)
         begin_rewrite(self)
         list.insert(self, position, new)

@@ -141,6 +141,11 @@ class _Settling:
         self._nodes = nodes
 
     def begin_change(self) -> ChangeSet:
+        for node in self._nodes:
+            try:
+                normalized(node.copy(), place_of(node).depth - 1)
+            except SessionDataError as error:  # it lies too deep
+                raise error.within(*_full_path(node)) from error.__cause__
         changes = self._backing.begin_change()
         for node in self._nodes:
             if isinstance(node._key, Absent) and node._parent is not None:  # still

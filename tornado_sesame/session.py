@@ -30,7 +30,6 @@ class SessionRoot(DictNode):
 
     __slots__ = ("__weakref__", "_backing", "_content")
 
-    _backing: SessionBacking
     _content: "SessionData"
 
     def __init__(self, backing: SessionBacking, content: "SessionData", data: dict[str, Any]) -> None:
@@ -40,7 +39,7 @@ class SessionRoot(DictNode):
 
     def __await__(self) -> Generator[Any, Any, Self]:
         if not self._content.is_loaded:
-            yield from self._backing.load().__await__()
+            yield from cast(SessionBacking, self._backing).load().__await__()
         return self
 
     def __del__(self) -> None:
@@ -56,6 +55,15 @@ class Session(SessionDict, SessionRoot):
     """
 
     __slots__ = ()
+
+
+class _Silent:
+    """Keeps the application's classes from hearing of a subclass of theirs that is none of their business."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        pass
 
 
 _TOUCHES = (
@@ -85,9 +93,7 @@ def _unloaded(kind: type[SessionRoot]) -> type[SessionRoot]:
     namespace = {name: refusing(name) for name in _TOUCHES} | {"__repr__": described, "__slots__": ()}
     for name in kind._fields:
         namespace[name] = property(lambda self: self._content.check_loaded())
-    unloaded: Any = type(kind.__name__, (kind,), namespace)
-    unloaded._fields = kind._fields  # none of which it has overridden
-    return cast("type[SessionRoot]", unloaded)
+    return cast("type[SessionRoot]", type(kind.__name__, (_Silent, kind), namespace))
 
 
 class SessionData:

@@ -3,19 +3,34 @@
 import inspect
 import re
 import sys
-from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, ForwardRef, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    ForwardRef,
+    NamedTuple,
+    Self,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from .nodes import DictNode, SessionDict, SessionList
 from .session import SessionRoot
 from .values import MISSING
 
-__all__ = ["Body", "Shape"]
+__all__ = ["Body", "Shape", "check_arguments"]
 
 
 class Shape(NamedTuple):
@@ -35,12 +50,10 @@ class Body:
     """The body of a class, with its annotations.
 
     :arg cls: the class that it has become.
-    :arg names: what can be seen where it stands, now and later.
     """
 
-    def __init__(self, cls: type, names: Mapping[str, Any] = {}) -> None:
+    def __init__(self, cls: type) -> None:
         self._cls = cls
-        self._names = names
         self.values = dict(vars(cls))
         """What is assigned in it, by name."""
         self.annotated = _annotations(cls)
@@ -55,7 +68,7 @@ class Body:
     def shape(self, name: str, names: Mapping[str, Any] = {}) -> Shape:
         """Returns what the annotation of a field says.
 
-        :arg names: what else can be seen now.
+        :arg names: what can be seen where the class statement stands, beside what the module has.
         :raises NameError: when it has a name that is not defined yet.
         :raises TypeError: when a session cannot hold what it says, naming the field.
         """
@@ -63,11 +76,11 @@ class Body:
         inner = {name: value for name, value in self.values.items() if isinstance(value, type)}
         local_names = {**names, **inner, cls.__name__: cls}
         module = sys.modules.get(cls.__module__)
-        global_names = {**self._names, **(vars(module) if module else {})}
+        global_names = vars(module) if module else {}
         alone = type("", (), {"__annotations__": {name: self.annotated[name]}})
         try:
             annotation = get_type_hints(alone, global_names, local_names, include_extras=True)[name]
-            return _shape(annotation)
+            return _shape(annotation, cls)
         except NameError:
             raise
         except Exception as error:
@@ -90,36 +103,56 @@ def _is_class_variable(annotation: Any) -> bool:
     return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
-def _shape(annotation: Any) -> Shape:
-    annotation = getattr(annotation, "__value__", annotation)  # of a ``type`` statement
+def _shape(annotation: Any, cls: type) -> Shape:
+    """Returns the shape that an annotation in the body of *cls* says."""
     kind, arguments = get_origin(annotation) or annotation, get_args(annotation)
-    if kind is Annotated:
-        return _shape(arguments[0])
+    if kind is Annotated or kind is Final:
+        return _shape(arguments[0], cls)
+    if hasattr(kind, "__value__"):  # of a ``type`` statement
+        return _shape(kind.__value__[arguments] if arguments else kind.__value__, cls)
+    if hasattr(kind, "__supertype__"):  # of a NewType
+        return _shape(kind.__supertype__, cls)
+    if kind is Self:
+        return _shape(cls, cls)
     if kind is Union or kind is UnionType:
-        return _united([_shape(member) for member in arguments])
+        return _united([_shape(member, cls) for member in arguments])
     if kind is None or kind is NoneType:
         return Shape(empty=None)
     if not isinstance(kind, type):
         return Shape()
     if kind in _LISTS:
-        return Shape(list_class=_list_class(_shape(*arguments)) if arguments else SessionList, empty=[])
+        return Shape(list_class=_list_class(_shape(arguments[0], cls)) if arguments else SessionList, empty=[])
     if kind in _DICTS:
         if not arguments:
             return Shape(SessionDict, empty={})
         key, value = arguments
         if isinstance(key, type) and not issubclass(key, str) and key is not Any:
             raise TypeError(f"the keys of a dict in a session are str, not {key.__name__}")
-        return Shape(_dict_class(_shape(value)), empty={})
+        return Shape(_dict_class(_shape(value, cls)), empty={})
     if issubclass(kind, SessionRoot):
         raise TypeError(f"a session cannot lie in another, so {kind.__name__} has to be a TypedSessionDict")
     if issubclass(kind, DictNode):
+        check_arguments(annotation, cls)
         return Shape(kind, empty={})
     if issubclass(kind, SessionList):
         return Shape(list_class=kind, empty=[])
-    for other, remedy in _OTHERS.items():
-        if issubclass(kind, other) and not issubclass(kind, datetime):
+    for others, remedy in _OTHERS.items():
+        if issubclass(kind, others) and not issubclass(kind, datetime) and not is_typeddict(kind):
             raise TypeError(f"what comes out of a session is no {kind.__name__}: {remedy}")
     return Shape()
+
+
+def check_arguments(annotation: Any, cls: type) -> None:
+    """Makes sure that a generic typed dict is given no class of dicts or lists, which its fields would not learn of.
+
+    :raises TypeError: when it is.
+    """
+    for argument in get_args(annotation):
+        if not isinstance(argument, TypeVar) and _shape(argument, cls)[:2] != (None, None):
+            raise TypeError(
+                f"the fields of {get_origin(annotation).__name__} do not learn what its parameters stand for: "
+                "make a subclass that annotates them anew"
+            )
 
 
 def _united(members: list[Shape]) -> Shape:
@@ -147,10 +180,11 @@ def _class_of(kind: Any, dict_class: type[DictNode] | None, list_class: type[Ses
     return type(kind.__name__, (kind,), inside)
 
 
-_LISTS = (list, Sequence, MutableSequence)
+_LISTS = (list, Sequence, MutableSequence, Collection, Iterable)
 _DICTS = (dict, Mapping, MutableMapping)
 _OTHERS: dict[Any, str] = {
-    tuple: "a tuple becomes a list, so annotate list",
+    (tuple, deque): "it becomes a list, so annotate list",
+    (list, dict): "annotate list or dict",
     (set, frozenset): "annotate dict or list",
     Enum: "an enum becomes its value, so annotate str or int",
     date: "annotate datetime or str",

@@ -8,13 +8,14 @@ import difflib
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform, get_origin
 
 from .errors import SessionDataError, quoted
 from .nodes import NUMBERS, OWN_NAMES, DictNode, SessionDict, SessionList, default_of
 from .session import SessionBacking, SessionData, SessionRoot
-from .shapes import Body, Shape
-from .values import MISSING, normalized
+from .shapes import Body, Shape, check_arguments
+from .values import MISSING, normalized, plain
 
 __all__ = ["Field", "TypedSession", "TypedSessionDict"]
 
@@ -87,7 +88,7 @@ class Field:
             raise AttributeError(f"{self._body.place(self._key)} is not set, and has no default")
         if type(default) is dict or type(default) is list:
             return node._absent_node(self._key, default)
-        return default_of(node, self._key, default)
+        return default_of(node, self._key, plain(default))
 
 
 @dataclass_transform(kw_only_default=True)
@@ -106,6 +107,7 @@ class TypedSessionDict(DictNode):
     What is stored is what has been assigned; `len`, iteration, ``in`` and ``copy()`` know nothing of defaults.
 
     ``Address(city="Berlin")`` makes one that is in no session, to be put into one; as any value, it is copied then.
+    What may be left out there needs a default, at least for type checkers.
 
     :raises TypeError: when a class is made of which a field cannot be: naming the class and the field.
     """
@@ -129,6 +131,9 @@ class TypedSessionDict(DictNode):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.__module__ != __name__:
+            for base in cls.__dict__.get("__orig_bases__", ()):
+                if get_origin(base) in cls.__bases__:
+                    check_arguments(base, cls)
             cls._fields = _fields_of(cls)
             for name, field in cls._fields.items():
                 setattr(cls, name, field)
@@ -143,9 +148,8 @@ class TypedSessionDict(DictNode):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if hasattr(
-                type(self), name
-            ):  # a field that is not set, or a property that has failed: once more, to say so
+            # Python comes here also for what has failed with an AttributeError: again, as only that says why.
+            if hasattr(type(self), name):
                 return object.__getattribute__(self, name)
             raise self._undeclared(name)
 
@@ -176,19 +180,15 @@ class TypedSessionDict(DictNode):
 
 
 class TypedSession(TypedSessionDict, SessionRoot):
-    """A visitor's data whose fields are declared, for `SessionMixin`::
+    """A visitor's data whose fields are declared; see `TypedSessionDict`. ``SessionMixin[Visit]`` gives a handler one.
 
-    class Visit(TypedSession):
-        times: int = 0
-        cart: list[str] = []
-        address: Address
-        since: datetime | None = None
+    .. code-block:: python
 
-
-    class Counter(SessionMixin[Visit], RequestHandler):
-        def get(self):
-            self.session.times += 1
-            self.session.address.city = "Berlin"
+        class Visit(TypedSession):
+            times: int = 0
+            cart: list[str] = []
+            address: Address
+            since: datetime | None = None
     """
 
     __slots__ = ()
@@ -203,32 +203,48 @@ def _fields_of(cls: type[TypedSessionDict]) -> dict[str, Field]:
     for base in reversed(cls.__mro__[1:]):
         if issubclass(base, TypedSessionDict):
             fields |= base._own_fields
-        elif base not in SessionRoot.__mro__:  # a mixin
+        elif base not in SessionRoot.__mro__:  # a mixin, whose other attributes are its own
             body = Body(base)
             fields |= {name: _field(name, body, {}) for name in body.fields if name[:1] != "_"}
-    frame = sys._getframe(1)
-    while frame.f_globals is globals() and frame.f_back is not None:
-        frame = frame.f_back  # to where the class statement is
-    cls._own_fields = _own_fields(Body(cls, frame.f_globals), fields, frame.f_locals)
-    return {name: field for name, field in (fields | cls._own_fields).items() if field is not None}
-
-
-def _own_fields(body: Body, inherited: Mapping[str, Field | None], names: Mapping[str, Any]) -> dict[str, Field | None]:
+            fields |= _overridden(body, fields)
+    body, names = Body(cls), _names_around(cls)
     own: dict[str, Field | None] = {name: _field(name, body, names) for name in body.fields}
+    own |= _overridden(body, fields)
     for name, value in body.values.items():
-        if name[:1] == "_" or name in body.annotated:
-            continue
-        field = inherited.get(name)
-        if callable(value) or hasattr(value, "__get__"):
-            own[name] = None
-        elif field is None:
+        if name[:1] != "_" and name not in own and name not in body.annotated and not _is_code(value):
             raise TypeError(
                 f"{body.place(name)} has no annotation: write `{name}: {type(value).__name__} = ...`, "
                 "or ClassVar[...] when it is no field"
             )
+    cls._own_fields = own
+    return {name: field for name, field in (fields | own).items() if field is not None}
+
+
+def _overridden(body: Body, inherited: Mapping[str, Field | None]) -> dict[str, Field | None]:
+    """Returns the inherited fields that have another default in this body, or (None) have become something else."""
+    result: dict[str, Field | None] = {}
+    for name in (inherited.keys() & body.values.keys()) - set(body.fields):
+        field = inherited[name]
+        if field is None or name in body.annotated or _is_code(body.values[name]):
+            result[name] = None
         else:
-            own[name] = field.with_default(_default(name, body))
-    return own
+            result[name] = field.with_default(_default(name, body))
+    return result
+
+
+def _is_code(value: Any) -> bool:
+    return callable(value) or hasattr(value, "__get__")
+
+
+def _names_around(cls: type) -> dict[str, Any]:
+    """Returns what can be seen where the class statement of *cls* is: the functions around it are still running."""
+    names: dict[str, Any] = {}
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == cls.__module__:
+            names = {**frame.f_globals, **frame.f_locals, **names}
+        frame = frame.f_back
+    return names
 
 
 def _field(name: str, body: Body, names: Mapping[str, Any]) -> Field:
