@@ -131,7 +131,10 @@ class DictNode(SessionContainer, dict[str, Any]):
         else:
             changes.assigned((*path, key), old, new)
         _dict_setitem(self, key, new)
-        _detach(old, self._no_longer_absent(key))
+        if self._absent is not None:
+            _detach(self._no_longer_absent(key))
+        if isinstance(old, SessionContainer):
+            _detach(old)
 
     def __delitem__(self, key: str) -> None:
         old = _dict_getitem(self, key)
@@ -166,7 +169,7 @@ class DictNode(SessionContainer, dict[str, Any]):
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Like `dict.update`; when one value cannot be stored, none is changed."""
         items = dict(*args, **kwargs)
-        depth = place_of(self).depth
+        _, _, depth, _ = place_of(self)
         for key, value in items.items():
             accepted(self, accepted_key(self, key), value, depth)
         for key, value in items.items():
@@ -451,7 +454,7 @@ class SessionList(SessionContainer, list[Any]):
 
     def _accepted(self, values: Iterable[Any], start: SupportsIndex, step: int) -> list[Any]:
         """Returns *values*, bound for every *step*-th position, as they are stored."""
-        depth = place_of(self).depth
+        _, _, depth, _ = place_of(self)
         positions = itertools.count(operator.index(start), step)
         return [accepted(self, position, value, depth) for position, value in zip(positions, values, strict=False)]
 
@@ -533,7 +536,7 @@ def default_of(node: DictNode, key: str, default: Any) -> Any:
 
 def attach(value: Any, parent: DictNode | SessionList | None) -> None:
     """Makes *parent* what a node lies in. None cuts it off from its session: its changes are its own then."""
-    if isinstance(value, DictNode | SessionList):
+    if isinstance(value, SessionContainer):
         value._attach(parent)
 
 

@@ -62,25 +62,18 @@ DETACHED: Backing = _Detached()
 """The backing of what is in no session: nobody asks for its changes."""
 
 
-class Place(NamedTuple):
-    """Where a node is.
+Place = tuple[Backing, Path, int, bool]
+"""Where a node is.
 
-    :arg backing: what has changes of it saved.
-    :arg path: under which they are recorded.
-    :arg depth: how deep it lies; the session itself is 1.
-    :arg in_list: whether that path is that of a list around it, since positions mean nothing to another request.
-    """
-
-    backing: Backing
-    path: Path
-    depth: int
-    in_list: bool
+It is: what has changes of it saved; the path under which they are recorded; how deep it lies, where the session itself
+is 1; and whether that path is that of a list around it, since positions mean nothing to another request.
+"""
 
 
 def place_of(node: Node) -> Place:
     """Returns where *node* is now."""
     if node._parent is None:
-        return _new_tuple(Place, (node._backing, (), 1, False))
+        return node._backing, (), 1, False
     keys: list[str] = []
     depth = 1
     in_list = False
@@ -99,13 +92,13 @@ def place_of(node: Node) -> Place:
         node = parent
     keys.reverse()
     backing = _Settling(node._backing, absent) if absent else node._backing
-    return _new_tuple(Place, (backing, tuple(keys), depth, in_list))
+    return backing, tuple(keys), depth, in_list
 
 
 def begin_rewrite(node: Node) -> None:
     """Notes a change that only saving the whole dict or list can tell. What follows cannot fail any more."""
-    place = place_of(node)
-    place.backing.begin_change().rewritten(place.path)
+    backing, path, _, _ = place_of(node)
+    backing.begin_change().rewritten(path)
 
 
 def accepted_key(node: Node, key: Any) -> str:
@@ -143,17 +136,17 @@ class _Settling:
     def begin_change(self) -> ChangeSet:
         for node in self._nodes:
             try:
-                normalized(node.copy(), place_of(node).depth - 1)
+                normalized(node.copy(), place_of(node)[2] - 1)
             except SessionDataError as error:  # it lies too deep
                 raise error.within(*_full_path(node)) from error.__cause__
         changes = self._backing.begin_change()
         for node in self._nodes:
             if isinstance(node._key, Absent) and node._parent is not None:  # still
-                place = place_of(node)
-                if place.in_list:
-                    changes.rewritten(place.path)
+                _, path, _, in_list = place_of(node)
+                if in_list:
+                    changes.rewritten(path)
                 else:
-                    changes.created(place.path, node.copy())
+                    changes.created(path, node.copy())
                 node._settle()
         return changes
 
@@ -165,6 +158,3 @@ def _full_path(node: Node) -> tuple[str | int, ...]:
         keys.append(parent._position_of(node) if key is None else key.key if isinstance(key, Absent) else key)
         node = parent
     return tuple(reversed(keys))
-
-
-_new_tuple = tuple.__new__  # much faster than a NamedTuple's own constructor

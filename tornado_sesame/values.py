@@ -100,6 +100,10 @@ class SessionContainer:
         """Returns the content as plain dicts and lists."""
         raise NotImplementedError
 
+    def _attach(self, parent: Any) -> None:
+        """Makes *parent* what it lies in; None: it is in no session."""
+        raise NotImplementedError
+
 
 def normalized(value: Any, depth: int = 1) -> Any:
     """Returns a copy of *value* as it will come back from a store.
