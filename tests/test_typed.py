@@ -40,7 +40,7 @@ from tornado_sesame import (
 from tornado_sesame.values import MAX_DEPTH
 
 from .local import Local
-from .test_session import DICT, DICT_USES, LIST, LIST_USES, outcome, run
+from .test_session import DICT, DICT_USES, LIST, LIST_USES, outcome, plain, run
 
 
 class Item(TypedSessionDict):
@@ -442,11 +442,13 @@ def test_a_typed_dict_is_as_a_dict_after_anything(codes, read):
         assert outcome(code, d=node) == outcome(code, d=expected)
 
 
-@given(st.lists(st.sampled_from(LIST_USES), max_size=8))
+# A list that could not be sorted is in another order then, and one in a session is not.
+@given(st.lists(st.sampled_from([code for code in LIST_USES if "sort(" not in code]), max_size=8))
 def test_a_list_of_typed_dicts_is_as_a_list_after_anything(codes):
     expected, node = copy.deepcopy(LIST), typed_list()
     for code in codes:
         assert outcome(code, l=node) == outcome(code, l=expected)
+        expected = plain(expected)
 
 
 def test_a_class_is_matched():
