@@ -3,14 +3,14 @@
 import asyncio
 
 import pytest
-from tornado.httpclient import HTTPRequest
+from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler, websocket_connect
 
-from tornado_sesame import SessionError, SessionMixin
+from tornado_sesame import MemoryStore, SessionError, SessionManager, SessionMixin
 from tornado_sesame.cookie import id_of_secret
 
-from .support import eventually
+from .support import eventually, serve
 
 
 class Counter(SessionMixin, RequestHandler):
@@ -106,11 +106,20 @@ async def test_a_new_session_in_prepare_gets_its_cookie_with_the_handshake(runni
     cookie = socket.headers["Set-Cookie"]
     secret = cookie.partition("=")[2].partition(";")[0]
 
-    async def is_saved():
-        return await database.data(secret) == {"welcome": True}
-
-    await eventually(is_saved)
+    assert await database.data(secret) == {"welcome": True}  # the handshake has waited for it
     socket.close()
+
+
+async def test_a_handshake_is_refused_when_what_came_before_could_not_be_saved():
+    class Broken(MemoryStore):
+        async def save(self, writes, *, timeout):
+            raise OSError("no disk")
+
+    async with serve(PAGES, sessions=SessionManager(Broken())) as running:
+        with pytest.raises(HTTPClientError) as caught:
+            await connect(running, running.browser(), "/welcoming")
+    assert caught.value.code == 503
+    assert "Set-Cookie" not in caught.value.response.headers
 
 
 async def test_a_logout_elsewhere_is_final_for_an_open_socket(running, database):

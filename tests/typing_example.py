@@ -50,6 +50,8 @@ class Handler(SessionMixin, RequestHandler):
 
 
 class Socket(SessionMixin, WebSocketHandler):
+    session_live = True
+
     def on_message(self, message: str | bytes) -> None:
         self.session.said = message
 
@@ -152,6 +154,13 @@ class Derived(Base[LongVisit]):
 class TypedSocket(SessionMixin[Visit], WebSocketHandler):
     def on_message(self, message: str | bytes) -> None:
         self.session.times += len(message)
+
+    def on_session_change(self) -> None:
+        self.write_message({"times": self.session.times})
+
+    async def on_session_end(self, reason: str) -> None:
+        await self.write_message(reason)
+        super().on_session_end(reason)
 
 
 motor: MotorClient[dict[str, Any]] = MotorClient()

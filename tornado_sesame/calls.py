@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Seque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from .coalescer import Coalescer
 from .deadlines import GRACE_SECONDS, answer_within
@@ -23,6 +23,7 @@ from .stores import (
     SessionWrite,
 )
 from .values import plain
+from .watching import Watching
 
 __all__ = ["Loaded", "Savable", "Saved", "SessionStats", "StoreCalls", "end_of"]
 
@@ -93,6 +94,7 @@ class StoreCalls:
         self.stats = SessionStats()
         self._settings = settings
         self._store_timeout = max(settings.timeout - STORE_LEAD_SECONDS, settings.timeout / 2)
+        self.watching = Watching(store)
         self._steps: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[Any]] = set()
         self._loads: Coalescer[str, Loaded] = Coalescer(
@@ -136,6 +138,7 @@ class StoreCalls:
             for id, result in zip(batch, results, strict=True):
                 if isinstance(result, Exception):
                     raise self._failure(f"end session {id}", result)
+            self.watching.tell(batch)
 
     async def pop(self, end: SessionEnd) -> SessionRecord | SessionEnd | None:
         """Ends a session and returns it as it was last, or its end; None when there was none or it had expired.
@@ -144,6 +147,7 @@ class StoreCalls:
         :raises SessionStoreError: when nobody knows whether it was done.
         """
         record = await self._call(f"rotate session {end.id}", self.store.pop(end, timeout=self._store_timeout))
+        self.watching.tell([end.id])
         return None if isinstance(record, SessionRecord) and not self._is_valid(record, now()) else record
 
     async def write(self, write: SessionWrite) -> SaveResult:
@@ -156,6 +160,7 @@ class StoreCalls:
         (result,) = await self._call(named, self.store.save([write], timeout=self._store_timeout))
         if isinstance(result, Exception):
             raise self._failure(named, result)
+        self.watching.tell([write.id])
         return result
 
     async def records(self, owner: str | None) -> AsyncIterator[SessionRecord | SessionRecordError]:
@@ -175,6 +180,7 @@ class StoreCalls:
 
     async def close(self) -> None:
         """Waits, for at most the manager's timeout, for what is under way, cancels the rest, and closes the store."""
+        await self.watching.close()
         try:
             async with asyncio.timeout(self._settings.timeout):
                 await self._drain()
@@ -280,6 +286,7 @@ class StoreCalls:
                     results[index] = outcome
                 elif again := sessions[index].resolve(write, outcome.fields):
                     resolved[index] = again
+            self.watching.tell(write.id for index, write in todo.items() if results[index] is Outcome.SAVED)
             todo = resolved
         for index in todo:
             results[index] = SessionNotSaved("other requests change its shape all the time")
@@ -294,7 +301,8 @@ class StoreCalls:
             return [error] * len(writes)
 
 
-def end_of(id: str) -> SessionEnd:
+def end_of(id: str, reason: Literal["destroyed", "rotated"] = "destroyed") -> SessionEnd:
     """Returns what ends a session now, unlike any other end, so that its maker knows it when it is stored."""
     moment = truncated_to_ms(now())
-    return SessionEnd(id, moment, moment + END_REMEMBERED + timedelta(milliseconds=random.randrange(10_000)))  # noqa: S311
+    expires = moment + END_REMEMBERED + timedelta(milliseconds=random.randrange(10_000))  # noqa: S311
+    return SessionEnd(id, moment, expires, reason)

@@ -1,14 +1,15 @@
 """One session during one request: loaded, changed, rotated, destroyed, and told to the client."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from .calls import Loaded, Saved, StoreCalls
 from .changes import ChangeSet
 from .cookie import Secret
 from .errors import SHUTTING_DOWN, SessionError, SessionGone, SessionNotSaved, SessionStoreError
+from .following import Following, Hear
 from .rotation import Rotation
 from .saving import Saving
 from .session import SessionData, SessionRoot
@@ -16,6 +17,8 @@ from .settings import LATE, SessionSettings, now
 from .stores import SessionEnd, SessionRecord
 
 __all__ = ["LiveSession"]
+
+T = TypeVar("T")
 
 
 class LiveSession:
@@ -40,6 +43,7 @@ class LiveSession:
     _others: Sequence[Secret] = ()  # of further sessions that the client has cookies of
     _turn: asyncio.Lock | None = None  # for those who move or reload it
     _steps: "Sequence[asyncio.Task[None]]" = ()  # moves and ends that are under way
+    _following: Following | None = None  # for a handler that lives long
 
     def __init__(
         self,
@@ -142,6 +146,25 @@ class LiveSession:
         self.refusal = reason
         self._saving.data.open({})
 
+    def listen(self, hear: Hear) -> None:
+        """Has *hear* told when the session has changed by others (None) or ended (the reason), until `stop_listening`.
+
+        The session shows that already then.
+        """
+        self._following = Following(self.settings, self._calls, self._saving, self._in_turn(), self._open_gone, hear)
+        self._saving.on_stored = self._place
+
+    def stop_listening(self) -> None:
+        """Tells nobody any more."""
+        if self._following is not None:
+            self._following.stop()
+            self._following = self._saving.on_stored = None
+
+    def use(self) -> None:
+        """Has the stored session live longer, if that is due, as somebody uses it who has loaded it long ago."""
+        if self._saving.gone is None and self._saving.is_touch_due(now()):
+            self._saving.schedule()
+
     async def load(self) -> None:
         """Loads the content, unless that has been done.
 
@@ -197,13 +220,7 @@ class LiveSession:
         :raises SessionStoreError: when the store fails.
         """
         async with self._in_turn():
-            while True:
-                if self.is_loaded:
-                    await self._save()
-                found = await self._find()
-                if not self.is_unsaved:  # else something was changed meanwhile, which must not be overwritten
-                    self._open(found)
-                    return
+            self._open(await self._read(self._find))
 
     async def destroy(self) -> None:
         """Ends what is stored, and is an empty, new session from then on.
@@ -293,11 +310,13 @@ class LiveSession:
         except SessionStoreError as error:
             saving.id = new.id
             saving.lose(error)
+            self._place()
             raise
         if expires is None:
             saving.open_gone(old.id)
         else:
             saving.id, saving.expires = new.id, expires
+            self._place()
 
     def _begin_again(self) -> None:
         """Is a new session, after the one that the client knew has ended.
@@ -320,6 +339,16 @@ class LiveSession:
         elif self.lost is not None and not self.is_loaded:
             raise self.lost
 
+    async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Saves what is pending and returns what *read* returns, when nothing was changed and saved meanwhile."""
+        while True:
+            if self.is_loaded:
+                await self._save()
+            sent = self._saving.sent
+            found = await read()
+            if not self.is_unsaved and self._saving.sent == sent:
+                return found
+
     async def _find(self) -> "list[tuple[Secret, Loaded]]":
         secrets = self._carried if self._secret is None else (self._secret,)
         loads = [(secret, self._calls.load(secret.id)) for secret in secrets]
@@ -335,6 +364,7 @@ class LiveSession:
             self._saving.open(record)
             if self._saving.is_touch_due(now()):
                 self._saving.schedule()
+            self._place()
             return
         for _, loaded in found:
             if isinstance(loaded, SessionStoreError):
@@ -344,11 +374,19 @@ class LiveSession:
         was_stored = self.is_stored
         for secret, loaded in found:
             if was_stored or (isinstance(loaded, SessionEnd) and self._began_before(loaded.ended + LATE)):
-                self._secret = self._told = None
-                self._is_late = True
-                self._saving.open_gone(secret.id)
+                self._open_gone(secret.id)
                 return
         self._start_anew()  # an id that the store does not know is not adopted
+
+    def _place(self) -> None:
+        if self._following is not None:
+            self._following.place()
+
+    def _open_gone(self, id: str) -> None:
+        self._secret = self._told = None
+        self._is_late = True
+        self._saving.open_gone(id)
+        self._place()
 
     def _began_before(self, moment: Any) -> bool:
         return bool(now() - timedelta(seconds=self._age()) <= moment)
@@ -370,6 +408,7 @@ class LiveSession:
         self._is_late = False
         self._carried = ()
         self._saving.open(None)
+        self._place()
 
 
 ELSEWHERE = (

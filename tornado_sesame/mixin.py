@@ -5,7 +5,7 @@ import inspect
 import typing
 from asyncio import Future
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast, get_args, get_origin
@@ -73,6 +73,9 @@ class SessionMixin(_Handler, Generic[SessionT]):
     ``def``, which could not await it. An ``async def`` or a coroutine does so itself, with ``await self.session``,
     where it wants. A load that fails is raised where the session is touched, so pages that do not touch it go on."""
 
+    session_live: bool | None = None
+    """Whether `on_session_change` and `on_session_end` are called while a request is handled. None: for WebSockets."""
+
     # A request that does not touch its session finds these in the class, and pays for none of them.
     _session_kind: type[SessionRoot] = Session
     _session_parameter: Any  # what stands for the kind in a class that is generic
@@ -80,8 +83,14 @@ class SessionMixin(_Handler, Generic[SessionT]):
     _session_proxy: SessionT | None = None  # it holds the live one, and not the other way around
     _session_is_empty = False  # known without a query: the client has no cookie
     _session_is_used = False
+    _session_is_listening = False
+    _session_is_over = False  # what handles the request has ended
+    _session_hooks: "frozenset[asyncio.Task[None]]" = frozenset()  # those that run
+    _session_change_hook: "asyncio.Task[None] | None" = None
+    _session_has_changed_again = False  # since that was called
     _session_has_failed = False
     _session_is_error_page = False
+    _session_end_untold: str | None = None  # why it has ended before the WebSocket was open
     _session_error: Exception | None = None  # why it could not be opened before prepare()
     _session_holds: "deque[_Hold] | tuple[()]" = ()  # what is to be sent, in order
     _session_context: Context | None = None  # the request's own
@@ -130,6 +139,8 @@ class SessionMixin(_Handler, Generic[SessionT]):
         session = self._session_proxy
         if session is None:
             session = self._session_proxy = cast(SessionT, self._session_opened().session)
+        elif self._session_is_listening and self._session_live is not None:
+            self._session_live.use()
         return session
 
     @session.setter
@@ -213,6 +224,26 @@ class SessionMixin(_Handler, Generic[SessionT]):
         """
         await self._session_opened().destroy()
 
+    def on_session_change(self) -> Awaitable[None] | None:
+        """Is called after another request has changed the session; ``self.session`` shows it already.
+
+        What this handler has changed itself does not come back to it. It may be a coroutine. Override it in the handler
+        of a WebSocket, or of another request that lasts, with ``session_live = True``.
+        """
+        return None
+
+    def on_session_end(self, reason: str) -> Awaitable[None] | None:
+        """Is called when the session has ended, by another request or by itself. It may be a coroutine.
+
+        By default, a WebSocket is closed with code 1008, as whoever has opened it is not there any more; other requests
+        go on. ``self.session`` is empty and nobody's, and what is changed in it is dropped.
+
+        :arg reason: "destroyed", "rotated" (the client has a new session of the same content) or "expired".
+        """
+        if isinstance(self, WebSocketHandler):
+            self.close(1008, f"session {reason}")
+        return None
+
     # What follows overrides methods of RequestHandler. They do what theirs do, but hold what they send until the
     # session is saved.
 
@@ -226,7 +257,10 @@ class SessionMixin(_Handler, Generic[SessionT]):
                 self._session_is_empty = True
             else:
                 execution = self._session_load_before(execution)
-        return asyncio.get_running_loop().create_task(execution, context=self._session_context)
+        task = asyncio.get_running_loop().create_task(execution, context=self._session_context)
+        if self._session_lives_long():
+            task.add_done_callback(self._session_stop_listening)
+        return task
 
     def flush(self, include_footers: bool = False) -> Future[None]:
         if self._session_has_failed and self.get_status() == 503 and "Retry-After" not in self._headers:
@@ -243,11 +277,22 @@ class SessionMixin(_Handler, Generic[SessionT]):
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
         live = self._session_live
         if live is None or self._finished or not self._session_must_wait(live):
+            if self._session_end_untold is not None and self.get_status() == 101:
+                # As soon as the WebSocket is open, which it is right after this.
+                asyncio.get_running_loop().call_soon(self._session_hear, self._session_end_untold)
             return super().finish(chunk)
         if chunk is not None:
             self.write(chunk)
         self._session_begin_hold()
         return self._session_hold(live, self._session_finish_held)
+
+    def get_websocket_protocol(self) -> Any:
+        # A handshake cannot be held like other responses, as it takes over the connection right after `finish`. So it
+        # begins when what was changed before is saved, and a failure can still be a 503.
+        protocol = super().get_websocket_protocol()  # type: ignore[misc]  # of WebSocketHandler, the only one to call it
+        if protocol is not None:
+            protocol.accept_connection = partial(self._session_accept, protocol)
+        return protocol
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         exc_info = kwargs.get("exc_info")
@@ -298,7 +343,60 @@ class SessionMixin(_Handler, Generic[SessionT]):
                 live.refuse_changes(ERROR_PAGE)
             elif self._session_is_empty:
                 live.open_empty()
+            if self._session_lives_long():
+                self._session_is_listening = True
+                live.listen(self._session_hear)
         return live
+
+    def _session_lives_long(self) -> bool:
+        if self._session_is_over:
+            return False
+        return isinstance(self, WebSocketHandler) if self.session_live is None else self.session_live
+
+    def _session_hear(self, reason: str | None) -> None:
+        """Has the application told that the session has changed or (for a *reason*) ended."""
+        live = self._session_live
+        if isinstance(self, WebSocketHandler) and live is not None and not live.headers_out:
+            self._session_end_untold = reason  # until the socket is open; what has changed it has not seen yet
+        elif reason is not None:
+            self._session_tell(self.on_session_end, reason)  # whatever a hook for changes waits for
+        elif self._session_change_hook is None:
+            self._session_change_hook = self._session_tell(self.on_session_change)
+            self._session_change_hook.add_done_callback(self._session_change_told)
+        else:
+            self._session_has_changed_again = True
+
+    def _session_change_told(self, hook: "asyncio.Task[None]") -> None:
+        self._session_change_hook = None
+        if self._session_has_changed_again:
+            self._session_has_changed_again = False
+            self._session_hear(None)
+
+    def _session_tell(self, hook: Callable[..., Awaitable[None] | None], *arguments: str) -> "asyncio.Task[None]":
+        """Calls a hook of the application's, in the request's context."""
+
+        async def call() -> None:
+            try:
+                result = hook(*arguments)
+                if result is not None:
+                    await result
+            except Exception as error:
+                self.log_exception(type(error), error, error.__traceback__)
+                if isinstance(self, WebSocketHandler):  # as after an error in `on_message`
+                    self.close(1011)
+
+        task = asyncio.get_running_loop().create_task(call(), context=self._session_context)
+        self._session_hooks = self._session_hooks | {task}  # which asyncio does not keep alive
+        task.add_done_callback(self._session_hook_done)
+        return task
+
+    def _session_hook_done(self, hook: "asyncio.Task[None]") -> None:
+        self._session_hooks = self._session_hooks - {hook}
+
+    def _session_stop_listening(self, execution: "asyncio.Task[None]") -> None:
+        self._session_is_over = True
+        if self._session_live is not None:
+            self._session_live.stop_listening()
 
     def _session_should_load(self) -> bool:
         if self.session_autoload is not None:
@@ -318,9 +416,18 @@ class SessionMixin(_Handler, Generic[SessionT]):
             raise
         await execution
 
+    async def _session_accept(self, protocol: Any, handler: Any) -> None:
+        del protocol.accept_connection  # its own again
+        live = self._session_live
+        if live is not None and self._session_must_wait(live):
+            saved = await live.settled()
+            error = saved if isinstance(saved, SessionStoreError) else live.lost
+            if error is not None:
+                raise error
+        await protocol.accept_connection(handler)
+
     def _session_must_wait(self, live: LiveSession) -> bool:
-        if self.get_status() == 101:
-            # A WebSocket's handshake takes over the connection right after finish(), which therefore cannot wait.
+        if self.get_status() == 101:  # which has waited before
             return False
         if live.is_moving:
             return True

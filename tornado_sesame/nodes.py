@@ -15,14 +15,14 @@ is freed at once, without the garbage collector, as long as nothing nested was l
 import itertools
 import operator
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
-from typing import Any, ClassVar, SupportsIndex, TypeVar, overload
+from typing import Any, ClassVar, SupportsIndex, TypeVar, cast, overload
 
 from bson import Int64
 
-from .counters import counter, origin_of, same_float
+from .counters import Token, caught_up, counter, origin_of, same_float
 from .errors import quoted
 from .places import DETACHED, Absent, Backing, Node, accepted, accepted_key, begin_rewrite, place_of
-from .values import MISSING, SessionContainer, plain
+from .values import MISSING, SessionContainer, is_same, plain
 
 __all__ = [
     "NUMBERS",
@@ -38,6 +38,10 @@ __all__ = [
 ]
 
 
+# How many nodes that others have removed a dict goes on to know, so that they can come back.
+MAX_ABSENT = 100
+
+
 class DictNode(SessionContainer, dict[str, Any]):
     """A dict in a session, of whatever kind: its items, but no attributes."""
 
@@ -50,7 +54,7 @@ class DictNode(SessionContainer, dict[str, Any]):
 
     _parent: "DictNode | SessionList | None"
     _key: "str | Absent | None"  # under which the parent has it; None in a list
-    _token: object  # what numbers read from this dict remember as their origin, as they must not keep the session
+    _token: Token | None  # what numbers read from this dict remember as their origin, as they must not keep the session
     _absent: "dict[str, DictNode | SessionList] | None"  # nodes that were given out and are not in here yet, if any
 
     __hash__ = None
@@ -120,6 +124,9 @@ class DictNode(SessionContainer, dict[str, Any]):
             return  # `session.cart += [...]` appends, and then assigns the list to where it is
         backing, path, depth, in_list = place_of(self)
         origin = origin_of(value)
+        if origin is not None and origin.holder is not self._token:
+            value = caught_up(value, self._token, key, old is MISSING)
+            origin = origin_of(value)
         key = accepted_key(self, key)
         new = accepted(self, key, value, depth)
         old = _dict_get(self, key, MISSING)  # once more, as *value* may have read the dict
@@ -217,6 +224,43 @@ class DictNode(SessionContainer, dict[str, Any]):
         _set_absent(self, None)
         _detach(*old)
 
+    def _refresh(self, data: dict[str, Any]) -> None:
+        """Becomes *data*, which others have stored, without noting that.
+
+        Nodes stay what lies under their keys, so that who holds one goes on with what is stored now. Those of which
+        nothing is stored any more are empty, and will be there again when something changes in them.
+        """
+        if self._token is not None:
+            _set_token(self, self._token.succeeded(_added(self, data)))
+        former = dict(_dict_items(self))
+        content = {key: _refreshed(self._former(key, former), value) for key, value in data.items()}
+        if list(former) != list(data):  # else who iterates can go on
+            _dict_clear(self)
+        _dict_update(self, content)
+        for key, value in content.items():
+            if isinstance(value, DictNode | SessionList):
+                value._rename(key)
+        for key in former.keys() - data.keys():
+            self._let_go(key, former[key])
+
+    def _former(self, key: str, former: dict[str, Any]) -> Any:
+        return former[key] if key in former else self._no_longer_absent(key)
+
+    def _let_go(self, key: str, value: Any) -> None:
+        """Holds a node no longer, which stays where it is all the same, as one that is absent."""
+        if isinstance(value, DictNode | SessionList):
+            empty: Any = {} if isinstance(value, DictNode) else []
+            value._refresh(self._content_when_absent(key, empty))
+            value._rename(Absent(key))
+            absent = self._absent_nodes()
+            absent[key] = value
+            if len(absent) > MAX_ABSENT + len(self._fields):
+                _detach(absent.pop(next(iter(absent))))
+
+    def _content_when_absent(self, key: str, empty: Any) -> Any:
+        """Returns what a node under *key* holds while nothing is there: *empty*, or a default of that type."""
+        return empty
+
     def _new_node(self, key: str, value: "dict[str, Any] | list[Any]", place: "str | Absent") -> Any:
         dict_class, list_class = self._classes(key)
         if type(value) is dict:
@@ -229,12 +273,15 @@ class DictNode(SessionContainer, dict[str, Any]):
 
     def _absent_node(self, key: str, default: "dict[str, Any] | list[Any]") -> Any:
         """Returns a node for a *key* that is not there. It is, with *default*, as soon as something changes in it."""
-        absent = self._absent
-        if absent is None:
-            _set_absent(self, absent := {})
+        absent = self._absent_nodes()
         if key not in absent:
             absent[key] = self._new_node(key, plain(default), Absent(key))
         return absent[key]
+
+    def _absent_nodes(self) -> "dict[str, DictNode | SessionList]":
+        if self._absent is None:
+            _set_absent(self, {})
+        return cast("dict[str, DictNode | SessionList]", self._absent)
 
     def _no_longer_absent(self, key: str) -> "DictNode | SessionList | None":
         return None if self._absent is None else self._absent.pop(key, None)
@@ -243,7 +290,10 @@ class DictNode(SessionContainer, dict[str, Any]):
         _set_parent(self, parent)
 
     def _settle(self) -> None:
-        _set_key(self, _settled(self))
+        self._rename(_settled(self))
+
+    def _rename(self, key: str | Absent) -> None:
+        _set_key(self, key)
 
     def _position_of(self, node: Node) -> int:
         raise AssertionError("what lies in a dict has a key")
@@ -462,7 +512,24 @@ class SessionList(SessionContainer, list[Any]):
         self._parent = parent
 
     def _settle(self) -> None:
-        self._key = _settled(self)
+        self._rename(_settled(self))
+
+    def _rename(self, key: str | Absent) -> None:
+        self._key = key
+
+    def _refresh(self, items: list[Any]) -> None:
+        """Becomes *items*, which others have stored, without noting that; see `DictNode`.
+
+        Which of its items is which, nobody knows; so nodes stay only where nothing has changed.
+        """
+        former = list(_list_iter(self))
+        kept = [
+            node if isinstance(node, SessionContainer) and is_same(node.copy(), item) else item
+            for node, item in zip(former, items, strict=False)
+        ]
+        _list_setitem(self, slice(None), kept + items[len(former) :])
+        still = set(map(id, kept))
+        _detach(*(node for node in former if isinstance(node, SessionContainer) and id(node) not in still))
 
     def _position_of(self, node: Node) -> int:
         return next(position for position, item in enumerate(_list_iter(self)) if item is node)
@@ -547,6 +614,28 @@ def _place(node: DictNode, parent: DictNode | SessionList | None, key: str | Abs
     _set_absent(node, None)
 
 
+def _refreshed(node: Any, value: Any) -> Any:
+    """Returns *node*, as *value* is now, or *value* where that is of another kind."""
+    if isinstance(node, DictNode) and type(value) is dict:
+        node._refresh(value)
+        return node
+    if isinstance(node, SessionList) and type(value) is list:
+        node._refresh(value)
+        return node
+    _detach(node)
+    return value
+
+
+def _added(node: DictNode, data: dict[str, Any]) -> dict[str, int | float]:
+    """Returns by how much the numbers in *data* are others than those in *node*, of which absent ones count as 0."""
+    added = {}
+    for key in {**node, **data}:
+        old, new = _dict_get(node, key, 0), data.get(key, 0)
+        if type(old) in NUMBERS and type(new) in NUMBERS and new != old:
+            added[key] = new - old
+    return added
+
+
 def _settled(node: DictNode | SessionList) -> str:
     """Has its parent hold *node*, and returns the key."""
     assert isinstance(node._key, Absent)  # noqa: S101
@@ -556,8 +645,8 @@ def _settled(node: DictNode | SessionList) -> str:
     return node._key.key
 
 
-def _new_token(node: DictNode) -> object:
-    token = object()
+def _new_token(node: DictNode) -> Token:
+    token = Token()
     _set_token(node, token)
     return token
 

@@ -62,7 +62,7 @@ class Rotation:
         :raises SessionNotSaved: when it has not moved, for certain.
         :raises SessionStoreError: when nobody knows whether it has, or whether it will last.
         """
-        end = end_of(self._old)
+        end = end_of(self._old, "rotated")
         ends = {end}
         try:
             record = await self._calls.pop(end)
@@ -134,7 +134,7 @@ class Rotation:
             raise stored
         again: SessionRecord | SessionEnd | None = stored
         if isinstance(stored, SessionRecord):
-            end = end_of(self._old)
+            end = end_of(self._old, "rotated")
             ends.add(end)
             again = await self._calls.pop(end)
         if isinstance(again, SessionEnd) and again in ends:

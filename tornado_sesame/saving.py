@@ -3,7 +3,7 @@
 import asyncio
 import enum
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -58,11 +58,17 @@ class Saving:
 
     phase = Phase.IDLE
 
+    sent = 0
+    """How many saves of changes have been sent. What is read while that grows may be older than what is known."""
+
     lost: SessionStoreError | None = None
     """The error of a save of which nobody knows whether it was done; None when there was none."""
 
     gone: str | None = None
     """The id of the session when it is known to have ended; what changes is dropped then, and logged."""
+
+    on_stored: Callable[[], None] | None = None
+    """Is called when a new session has been stored."""
 
     _sent: SessionWrite | None = None
     _saved: "asyncio.Future[Saved] | None" = None  # the save that is queued or sent,
@@ -155,6 +161,7 @@ class Saving:
         if write is not None:
             self.phase = Phase.SENT
             self._sent = write
+            self.sent += not _is_touch(write)
         return write
 
     def resolve(self, write: SessionWrite, fields: Iterable[str]) -> SessionWrite | None:
@@ -220,6 +227,8 @@ class Saving:
                 self._log_dropped(sent.id)
         elif isinstance(sent, SessionInsert):
             self.created, self.expires = sent.record.created, sent.record.expires
+            if self.on_stored is not None:
+                self.on_stored()
         elif isinstance(sent, SessionUpdate):
             self.expires = sent.expires or self.expires
         self.data.changes.confirm()

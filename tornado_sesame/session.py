@@ -13,7 +13,7 @@ from .changes import ChangeSet
 from .errors import SessionDataError, SessionNotLoaded, SessionStoreError
 from .nodes import DictNode, SessionDict, attach
 from .places import Backing
-from .values import MISSING, Path, bson_size, normalized, plain
+from .values import MISSING, Path, bson_size, is_same, normalized, plain
 
 __all__ = ["Session", "SessionBacking", "SessionData", "SessionRoot"]
 
@@ -144,6 +144,21 @@ class SessionData:
     def open(self, data: dict[str, Any], owner: str | None = None) -> None:
         """Makes *data* the content, as loaded: nothing of it is a change. Nodes of the former content are detached."""
         self._become(data, owner, is_loaded=True)
+
+    def refresh(self, data: dict[str, Any], owner: str | None) -> bool:
+        """Makes *data*, which others have stored, the content where nothing is to be saved. Nodes stay what they are.
+
+        :returns: whether that is anything else than what it was.
+        """
+        if owner == self.owner and is_same(self.whole(), data):
+            return False
+        self.owner = owner
+        session = self._session_ref()
+        if session is None:
+            self._data = data
+        else:
+            session._refresh(data)
+        return True
 
     def unload(self, error: SessionStoreError | None = None) -> None:
         """Forgets the content and what has changed in it.

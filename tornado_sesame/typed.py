@@ -28,12 +28,12 @@ class Field:
     :arg default: `MISSING` when it has none.
     """
 
-    __slots__ = ("_body", "_default", "_key", "_shape")
+    __slots__ = ("_body", "_key", "_shape", "default")
 
     def __init__(self, key: str, body: Body, default: Any) -> None:
         self._key = key
         self._body = body
-        self._default = default
+        self.default = default
         self._shape: Shape | None = None  # until it is known
 
     def __repr__(self) -> str:
@@ -80,10 +80,10 @@ class Field:
     @property
     def is_required(self) -> bool:
         """Whether there is nothing that it could be when it is absent."""
-        return self._default is MISSING and self.shape.empty is MISSING
+        return self.default is MISSING and self.shape.empty is MISSING
 
     def _absent_in(self, node: "TypedSessionDict") -> Any:
-        default = self.shape.empty if self._default is MISSING else self._default
+        default = self.shape.empty if self.default is MISSING else self.default
         if default is MISSING:
             raise AttributeError(f"{self._body.place(self._key)} is not set, and has no default")
         if type(default) is dict or type(default) is list:
@@ -143,6 +143,11 @@ class TypedSessionDict(DictNode):
         if field is None:
             return SessionDict, SessionList
         return field.shape.dict_class or SessionDict, field.shape.list_class or SessionList
+
+    def _content_when_absent(self, key: str, empty: Any) -> Any:
+        field = self._fields.get(key)
+        default = empty if field is None else field.default
+        return plain(default) if type(default) is type(empty) else empty
 
     # Type checkers would take any name for an attribute if they saw these.
     if not TYPE_CHECKING:

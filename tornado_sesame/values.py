@@ -45,6 +45,7 @@ __all__ = [
     "check_owner",
     "identical",
     "in_utc",
+    "is_same",
     "made_aware",
     "normalized",
     "normalized_key",
@@ -228,6 +229,15 @@ def identical(one: Any, other: Any) -> bool:
         return bool(one == other) and _encoded(one) == _encoded(other)
     except TypeError:  # the two cannot be compared, so they differ
         return False
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Tells whether two contents, made of plain dicts and lists, are the same but for the order of their keys."""
+    if type(one) is dict and type(other) is dict:
+        return one.keys() == other.keys() and all(is_same(value, other[key]) for key, value in one.items())
+    if type(one) is list and type(other) is list:
+        return len(one) == len(other) and all(map(is_same, one, other))
+    return one is other or identical(one, other) or (one != one and other != other)
 
 
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes, datetime, Int64, ObjectId, UUID, Decimal128})

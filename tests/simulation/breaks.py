@@ -231,6 +231,12 @@ def close_that_does_not_wait_for_rotations() -> Iterator[None]:
 
 
 @breaks
+def what_was_read_is_shown_whatever_was_saved_meanwhile() -> Iterator[None]:
+    with patch.object(Saving, "sent", property(lambda self: 0, lambda self, number: None)):
+        yield
+
+
+@breaks
 def a_rotation_that_carries_over_whole_fields() -> Iterator[None]:
     def compare(path: Any, one: Any, other: Any, ops: Any) -> None:
         for name in {**one, **other}:

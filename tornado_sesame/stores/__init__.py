@@ -4,9 +4,11 @@ from .base import (
     SaveResult,
     SessionEnd,
     SessionInsert,
+    SessionNotWatchable,
     SessionRecord,
     SessionStore,
     SessionUpdate,
+    SessionWatch,
     SessionWrite,
 )
 from .copying import copy_sessions
@@ -23,9 +25,11 @@ __all__ = [
     "SaveResult",
     "SessionEnd",
     "SessionInsert",
+    "SessionNotWatchable",
     "SessionRecord",
     "SessionStore",
     "SessionUpdate",
+    "SessionWatch",
     "SessionWrite",
     "copy_sessions",
 ]

@@ -6,10 +6,10 @@ has under the write's id, asks ``apply``, and keeps the answer, in one step that
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from ..changes import Changes
 from ..errors import SessionRecordError
@@ -20,9 +20,11 @@ __all__ = [
     "SaveResult",
     "SessionEnd",
     "SessionInsert",
+    "SessionNotWatchable",
     "SessionRecord",
     "SessionStore",
     "SessionUpdate",
+    "SessionWatch",
     "SessionWrite",
 ]
 
@@ -72,11 +74,13 @@ class SessionEnd:
     :arg id: of the session; there need not be one.
     :arg ended: when it ended.
     :arg expires: when a store may forget the end.
+    :arg reason: whether it was destroyed, or rotated and so goes on under another id.
     """
 
     id: str
     ended: datetime
     expires: datetime
+    reason: Literal["destroyed", "rotated"] = "destroyed"
 
     def apply(self, stored: "SessionRecord | SessionEnd | None") -> "SessionEnd":
         """Returns what is to be stored in place of *stored*: the first end stays, so that its maker knows it."""
@@ -194,5 +198,46 @@ class SessionStore(ABC):
         is for each step.
         """
 
+    def watch(self) -> "SessionWatch | None":
+        """Returns what tells of writes by other processes, for sessions that are open for long; None (the default) when
+        there is nothing but to load them again and again, which the manager does once a second then.
+        """
+        return None
+
     async def close(self) -> None:  # noqa: B027 - most stores have nothing to release
         """Releases what the store itself opened. Called once, when nothing is under way any more."""
+
+
+class SessionNotWatchable(Exception):
+    """The store cannot tell of writes, and that will not change. The text says why."""
+
+
+class SessionWatch(ABC):
+    """Tells of writes to some sessions of a store, by whatever process.
+
+    One task at a time calls `changed`, and another one `follow` meanwhile. When one of them raises, the manager closes
+    the watch, asks the store for a new one a second later, and looks at all that is open; so an error loses nothing.
+    """
+
+    @abstractmethod
+    async def follow(self, ids: Collection[str]) -> None:
+        """Tells of writes to the sessions with these ids from now on, in place of those that were followed before.
+
+        Of a write that begins after this has returned, `changed` tells within a second. Of a session that was followed
+        before and still is, no write is missed meanwhile.
+
+        :raises SessionNotWatchable: when the store cannot do that.
+        """
+
+    @abstractmethod
+    async def changed(self) -> Collection[str] | None:
+        """Waits until something was written, and returns the ids of such sessions; None: it may be any.
+
+        An id may be returned without need. Expiry is no write.
+
+        :raises SessionNotWatchable: when the store cannot do that.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Ends it. `changed` is not waiting any more."""

@@ -3,8 +3,9 @@
 import logging
 import mmap
 import os
+from asyncio import Event
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -13,7 +14,7 @@ from tornado.process import task_id
 
 from ..errors import SessionRecordError
 from ..values import plain
-from .base import Outcome, SaveResult, SessionEnd, SessionRecord, SessionStore, SessionWrite
+from .base import Outcome, SaveResult, SessionEnd, SessionRecord, SessionStore, SessionWatch, SessionWrite
 
 __all__ = ["MemoryStore"]
 
@@ -53,6 +54,7 @@ class MemoryStore(SessionStore):
         self._next_sweep = datetime.min.replace(tzinfo=UTC)
         self._has_warned = False
         self._processes = _Processes()
+        self._watches: set[_Watch] = set()
 
     async def load(
         self, ids: Sequence[str], *, timeout: float
@@ -85,6 +87,9 @@ class MemoryStore(SessionStore):
             if isinstance(record, SessionRecord) and owner in (None, record.owner):
                 yield _copied(record)
 
+    def watch(self) -> SessionWatch:
+        return _Watch(self._watches)
+
     def _stored(self, id: str) -> SessionRecord | SessionEnd | None:
         return self._owned.get(id) or self._ownerless.get(id) or self._ends.get(id)
 
@@ -104,7 +109,12 @@ class MemoryStore(SessionStore):
                 self._ends[end.id] = end
             case result:
                 return result
+        self._tell(write.id)
         return Outcome.SAVED
+
+    def _tell(self, id: str) -> None:
+        for watch in self._watches:
+            watch.note(id)
 
     def _make_room(self, moment: datetime) -> None:
         """Drops one session, or all that have expired at *moment*."""
@@ -115,9 +125,11 @@ class MemoryStore(SessionStore):
             ]
             for record in expired:
                 self._remove(record)
+                self._tell(record.id)
             if expired:
                 return
         _, dropped = (self._ownerless or self._owned).popitem(last=False)
+        self._tell(dropped.id)
         if dropped.expires > moment and not self._has_warned:
             self._has_warned = True
             logger.warning(
@@ -136,6 +148,37 @@ class MemoryStore(SessionStore):
             if oldest.expires > newest.ended and len(self._ends) < MAX_ENDS:
                 break
             del self._ends[oldest.id]
+
+
+class _Watch(SessionWatch):
+    """Tells of the writes of all managers that use one store.
+
+    :arg watches: where it is as long as it is open.
+    """
+
+    def __init__(self, watches: "set[_Watch]") -> None:
+        self._watches = watches
+        self._followed: Collection[str] = ()
+        self._written: set[str] = set()
+        self._is_written = Event()
+
+    async def follow(self, ids: Collection[str]) -> None:
+        self._followed = frozenset(ids)
+        self._watches.add(self)
+
+    async def changed(self) -> Collection[str]:
+        await self._is_written.wait()
+        self._is_written.clear()
+        written, self._written = self._written, set()
+        return written
+
+    async def close(self) -> None:
+        self._watches.discard(self)
+
+    def note(self, id: str) -> None:
+        if id in self._followed:
+            self._written.add(id)
+            self._is_written.set()
 
 
 class _Processes:

@@ -58,9 +58,11 @@ from .base import (
     SessionRecord,
     SessionStore,
     SessionUpdate,
+    SessionWatch,
     SessionWrite,
 )
 from .keys import escaped, escaped_key, unescaped
+from .mongo_watch import MongoWatch
 
 __all__ = ["MongoStore"]
 
@@ -140,7 +142,8 @@ class MongoStore(SessionStore):
     primary is not even noticed. A standalone server has neither this nor a second copy: what it acknowledged may be
     lost when its machine dies.
 
-    For a minute after a session has ended, ``{_id, data: null, ended: Date, expires: Date}`` is in its place.
+    For a minute after a session has ended, ``{_id, data: null, ended: Date, expires: Date}`` is in its place, with
+    ``rotated: true`` if it goes on under another id.
 
     Keys that MongoDB cannot address (empty ones, and those with a ``.``, a ``$`` at the start or a NUL) are stored
     percent-encoded; a document that has some says so in ``escaped: true``.
@@ -225,6 +228,9 @@ class MongoStore(SessionStore):
                 stored = _stored_raw(document)
                 if not isinstance(stored, SessionEnd):
                     yield stored
+
+    def watch(self) -> SessionWatch:
+        return MongoWatch(self._collection, self._failure)
 
     async def close(self) -> None:
         if self._indexing is not None:
@@ -492,7 +498,8 @@ def _stored(document: dict[str, Any]) -> SessionRecord | SessionEnd | SessionRec
     id = document["_id"]
     try:
         if "ended" in document:
-            return SessionEnd(id, in_utc(document["ended"]), in_utc(document["expires"]))
+            reason: Any = "rotated" if document.get("rotated") else "destroyed"
+            return SessionEnd(id, in_utc(document["ended"]), in_utc(document["expires"]), reason)
         created, updated, expires = document["created"], document["updated"], document["expires"]
         owner = document.get("owner")
         if type(id) is not str or not (owner is None or type(owner) is str):
@@ -532,7 +539,8 @@ def _not_ended(id: str) -> dict[str, Any]:
 
 def _end_document(end: SessionEnd) -> dict[str, Any]:
     # Below a `data` that is null, MongoDB sets, adds and appends nothing: an update by the _id alone fails here.
-    return {"data": None, "ended": end.ended, "expires": end.expires}
+    rotated = {"rotated": True} if end.reason == "rotated" else {}
+    return {"data": None, "ended": end.ended, **rotated, "expires": end.expires}
 
 
 # Requests

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from .base import (
     SessionRecord,
     SessionStore,
     SessionUpdate,
+    SessionWatch,
     SessionWrite,
 )
 from .keys import escaped, unescaped
@@ -42,7 +43,8 @@ SCHEMA = (
         created INTEGER NOT NULL,  -- times are milliseconds since 1970
         updated INTEGER NOT NULL,
         expires INTEGER NOT NULL,
-        document BLOB  -- BSON: {data, escaped}, as in MongoStore; NULL when the session has ended, at `updated`
+        document BLOB,  -- BSON: {data, escaped}, as in MongoStore; NULL when the session has ended, at `updated`
+        reason TEXT  -- why it has ended: destroyed or rotated
     )
     """,
     "CREATE INDEX sessions_expires ON sessions (expires)",
@@ -63,7 +65,16 @@ PURGED_MORE = 20
 # What `records` has in memory at once: so many sessions, or so many bytes.
 PAGE_ROWS, PAGE_BYTES = 200, 2**20
 
-COLUMNS = "number, id, owner, created, updated, expires, document"
+# Seconds between two looks at whether another connection has written to the file; each takes some microseconds.
+WATCH_INTERVAL = 0.05
+
+# Seconds that a look may take.
+WATCH_TIMEOUT = 15.0
+
+# How many times as long as it took to look at the sessions that are followed, there is until the next time.
+WATCH_PAUSE = 10
+
+COLUMNS = "number, id, owner, created, updated, expires, document, reason"
 
 T = TypeVar("T")
 
@@ -121,9 +132,45 @@ class SQLiteStore(SessionStore):
             for record in page:
                 yield record
 
+    def watch(self) -> SessionWatch:
+        return _Watch(self._reader)
+
     async def close(self) -> None:
         await self._reader.close()
         await self._writer.close()
+
+
+class _Watch(SessionWatch):
+    """Looks whether something was written to the file, and only then at the rows that are followed."""
+
+    def __init__(self, reader: "_Worker") -> None:
+        self._reader = reader
+        self._rows: dict[str, int] = {}  # what tells a row from what it was, by id; 0 for none
+        self._version: int | None = None
+
+    async def follow(self, ids: Collection[str]) -> None:
+        new = [id for id in ids if id not in self._rows]
+        hashes = await self._reader.run(WATCH_TIMEOUT, _hashes, new)
+        self._rows = {id: self._rows[id] if id in self._rows else hashes[id] for id in ids}
+
+    async def changed(self) -> Collection[str]:
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            version = await self._reader.run(WATCH_TIMEOUT, _data_version)
+            if version == self._version:
+                continue
+            self._version = version
+            began = time.monotonic()
+            followed = list(self._rows)
+            hashes = await self._reader.run(WATCH_TIMEOUT, _hashes, followed)
+            changed = [id for id in followed if id in self._rows and self._rows[id] != hashes[id]]
+            self._rows |= {id: hashes[id] for id in changed}
+            if changed:
+                return changed
+            await asyncio.sleep(WATCH_PAUSE * (time.monotonic() - began))
+
+    async def close(self) -> None:
+        pass
 
 
 class _Worker:
@@ -337,6 +384,18 @@ def _load(connection: _Connection, ids: Sequence[str]) -> dict[str, SessionRecor
     return {row.id: row.stored() for row in rows if row}
 
 
+def _data_version(connection: _Connection) -> int:
+    """Returns a number that is another one when another connection has written to the file since it was asked for."""
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(version)
+
+
+def _hashes(connection: _Connection, ids: Sequence[str]) -> dict[str, int]:
+    query = "SELECT owner, document, reason FROM sessions WHERE id = ?"
+    with connection.reading():
+        return {id: hash(connection.execute(query, (id,)).fetchone()) for id in ids}
+
+
 def _save(connection: _Connection, writes: Sequence[SessionWrite]) -> list[SaveResult]:
     with connection.writing():
         results = [_save_one(connection, write) for write in writes]
@@ -447,6 +506,7 @@ class _Row(NamedTuple):
     updated: int
     expires: int
     document: bytes | None
+    reason: str | None
 
     def stored(self) -> SessionRecord | SessionEnd | SessionRecordError:
         try:
@@ -454,7 +514,7 @@ class _Row(NamedTuple):
             if self.owner is not None:
                 self.owner.encode()  # fails when it is no UTF-8
             if self.document is None:
-                return SessionEnd(self.id, updated, expires)
+                return SessionEnd(self.id, updated, expires, "rotated" if self.reason == "rotated" else "destroyed")
             return SessionRecord(self.id, _data(self.document), created, updated, expires, self.owner)
         except (BSONError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             return SessionRecordError(self.id, f"its row is damaged ({type(error).__name__})")
@@ -468,10 +528,10 @@ def _row(connection: _Connection, id: str) -> _Row | None:
 def _columns(stored: SessionRecord | SessionEnd) -> dict[str, Any]:
     if isinstance(stored, SessionEnd):
         times = (stored.ended, stored.ended, stored.expires)
-        owner, document = None, None
+        owner, document, reason = None, None, stored.reason
     else:
         times = (stored.created, stored.updated, stored.expires)
-        owner, document = stored.owner, _document(stored.data)
+        owner, document, reason = stored.owner, _document(stored.data), None
     created, updated, expires = map(_milliseconds, times)
     return {
         "id": stored.id,
@@ -480,6 +540,7 @@ def _columns(stored: SessionRecord | SessionEnd) -> dict[str, Any]:
         "updated": updated,
         "expires": expires,
         "document": document,
+        "reason": reason,
     }
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from ..stores import (
     SessionRecord,
     SessionStore,
     SessionUpdate,
+    SessionWatch,
     SessionWrite,
 )
 from ..values import MAX_DEPTH, Path, plain
@@ -296,6 +298,14 @@ class StoreContract:
         assert await pop(store, new_id()) is None
         assert await load(store, id) is None
 
+    async def test_an_end_keeps_its_reason(self, store: SessionStore) -> None:
+        """So that whoever finds it knows whether the session goes on under another id."""
+        one, other = await inserted(store), await inserted(store)
+        ends = [replace(ending(one), reason="rotated"), ending(other)]
+        await store.pop(ends[0], timeout=TIMEOUT)
+        await save(store, [ends[1]])
+        assert [(await stored(store, [id]))[id] for id in (one, other)] == ends
+
     async def test_the_first_end_stays(self, store: SessionStore) -> None:
         """Who has ended a session, and got no answer, finds out by its end, which nothing replaces."""
         id, unknown = await inserted(store), new_id()
@@ -531,6 +541,35 @@ class StoreContract:
             assert "secret" not in str(results[1]), "the error quotes the session's content"
             assert await data(store, bad) == DATA, "a write that failed has left something behind"
 
+    # Watching, for stores that can
+
+    async def test_a_watch_tells_of_writes_to_what_it_follows(self, store: SessionStore) -> None:
+        """Whatever the write is: an update, an end, or an insert of what was not there."""
+        async with watching(store) as watch:
+            updated, ended, new, other = [await inserted(store), await inserted(store), new_id(), await inserted(store)]
+            await watch.follow([updated, ended, new])
+            await save(store, [update(other, {("n",): Inc(1)}), update(updated, {("n",): Inc(1)})])
+            await told(watch, updated)
+            await end(store, [ended])
+            await told(watch, ended)
+            write = insert(DATA)
+            await save(store, [SessionInsert(replace(write.record, id=new))])
+            await told(watch, new)
+
+    async def test_a_watch_misses_nothing_when_it_follows_others(self, store: SessionStore) -> None:
+        """`SessionWatch.follow` may be called at any moment, also while `SessionWatch.changed` waits."""
+        async with watching(store) as watch:
+            ids = [await inserted(store) for _ in range(20)]
+            await watch.follow(ids[:1])
+            for number, id in enumerate(ids, 1):
+                waiting = asyncio.ensure_future(told(watch, ids[0]))
+                await asyncio.sleep(0)
+                await save(store, [update(ids[0], {("n",): Set(100 + number)})])
+                await watch.follow(ids[:number])
+                await waiting
+                await save(store, [update(id, {("n",): Set(200 + number)})])
+                await told(watch, id)
+
     # Closing
 
     async def test_it_can_be_closed(self, store: SessionStore) -> None:
@@ -629,6 +668,26 @@ async def data(store: SessionStore, id: str) -> Any:
     """Returns what is stored in a session; None when there is none."""
     record = await load(store, id)
     return None if record is None else record.data
+
+
+@asynccontextmanager
+async def watching(store: SessionStore) -> AsyncIterator[SessionWatch]:
+    """Gives a watch of the store, if it has any."""
+    watch = store.watch()
+    if watch is None:
+        pytest.skip("the manager loads what is open in this store once a second")
+    try:
+        yield watch
+    finally:
+        await watch.close()
+
+
+async def told(watch: SessionWatch, id: str) -> None:
+    """Returns when the watch has told that something was written to this session."""
+    async with asyncio.timeout(TIMEOUT):
+        while (changed := await watch.changed()) is not None:
+            if id in changed:
+                return
 
 
 def nested(depth: int) -> dict[str, Any]:
