@@ -17,6 +17,7 @@ from tornado_sesame import MemoryStore, MongoStore, SessionManager, SessionStore
 from tornado_sesame.stores.mongo import reason
 
 from .handlers import PAGES
+from .recording import RecordingStore
 
 HERE = Path(__file__).parent
 
@@ -60,11 +61,13 @@ def without_secrets(uri: str) -> str:
 async def serve(options: argparse.Namespace) -> None:
     """Runs the demo until it gets SIGTERM or SIGINT."""
     where, store = await open_store(options)
-    sessions = SessionManager(store, touch_interval=timedelta(minutes=1))  # so "last used" is right to the minute
+    # "Last used" is right to the minute.
+    sessions = SessionManager(RecordingStore(store), touch_interval=timedelta(minutes=1))
     application = Application(
         PAGES,
         sessions=sessions,
         where=where,
+        port=options.port,
         login_url="/login",
         xsrf_cookies=True,
         xsrf_cookie_kwargs={"httponly": True, "samesite": "Lax"},

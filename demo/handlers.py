@@ -1,8 +1,16 @@
-"""The demo's pages: a counter for everybody; notes and a list of their devices for those who sign in."""
+"""The demo's pages: a counter for everybody; notes and a list of their devices for those who sign in; and a race."""
 
+import asyncio
+import json
+from typing import Any
+
+from tornado.httpclient import AsyncHTTPClient
 from tornado.web import HTTPError, RequestHandler, authenticated
+from tornado.websocket import WebSocketHandler
 
 from tornado_sesame import SessionMixin, TypedSession, TypedSessionDict
+
+from .recording import RecordingStore
 
 __all__ = ["PAGES"]
 
@@ -15,11 +23,18 @@ class Foo(TypedSessionDict):
     bar: Bar
 
 
+class Race(TypedSessionDict):
+    times: int = 0
+    by_hand: int = 0
+    log: list[str]
+
+
 class Visit(TypedSession):
     """What the site keeps of a visitor."""
 
     times: int = 0
     foo: Foo
+    race: Race
     notes: list[str]
     messages: list[str]
     browser: str = "an unknown browser"
@@ -38,6 +53,9 @@ class Page(SessionMixin[Visit], RequestHandler):
 
     def messages(self) -> list[str]:
         return list(self.session.pop("messages", []))
+
+    def panel(self) -> dict[str, Any]:
+        return panel_of(self)
 
     def set_default_headers(self) -> None:
         self.set_header("Cache-Control", "no-store")  # so that "back" shows nothing after signing out
@@ -111,10 +129,99 @@ class Devices(Page):
         self.redirect("/devices", status=303)
 
 
-PAGES = [("/", Counter), ("/login", Login), ("/logout", Logout), ("/notes", Notes), ("/devices", Devices)]
+class LoseNothing(Page):
+    """Requests that overlap, and what is left of what each of them did."""
+
+    def get(self) -> None:
+        self.session.race.setdefault("times", 0)  # so that there is a session for the requests that are sent next
+        self.render("race.html", race=self.session.race)
+
+    async def post(self) -> None:
+        match self.get_body_argument("step", None):
+            case "start":
+                self.session.race = Race(times=0, by_hand=0, log=[])
+            case "increment":
+                await asyncio.sleep(WORK_SECONDS)
+                self.session.race.times += 1
+            case "append":
+                await asyncio.sleep(WORK_SECONDS)
+                self.session.race.log.append("x")
+            case "by hand":
+                times = int(self.session.race.by_hand)  # a plain number, which is saved as it is
+                await asyncio.sleep(WORK_SECONDS)
+                self.session.race.by_hand = times + 1
+            case _:  # there is no JavaScript, so the server sends the requests
+                await self.send("start")
+                await asyncio.gather(*(self.send(step) for step in ["increment", "append", "by hand"] * 50))
+                self.redirect("/race", status=303)
+
+    async def send(self, step: str) -> None:
+        headers = {"Cookie": self.request.headers["Cookie"], "X-Xsrftoken": self.xsrf_token.decode()}
+        url = f"http://localhost:{self.settings['port']}/race"
+        client = AsyncHTTPClient(force_instance=True)
+        try:
+            await client.fetch(url, method="POST", headers=headers, body=f"step={step.replace(' ', '+')}")
+        finally:
+            client.close()
+
+
+class Live(SessionMixin[Visit], WebSocketHandler):
+    """Keeps an open page up to date. It is closed when the session ends, and the page notices that."""
+
+    def open(self) -> None:
+        self.show()
+
+    def on_session_change(self) -> None:
+        self.show()
+
+    def show(self) -> None:
+        session = self.session
+        self.write_message(
+            {
+                "times": session.times,
+                "baz": f"{session.foo.bar.baz:.15g}",
+                "notes": session.notes,
+                "increments": session.race.times,
+                "appends": len(session.race.log),
+                "by_hand": session.race.by_hand,
+                **panel_of(self),
+            }
+        )
+
+    def on_message(self, message: str | bytes) -> None:
+        pass  # the page has nothing to say
+
+
+def panel_of(handler: SessionMixin[Visit]) -> dict[str, Any]:
+    """Returns what lies beside each page: the session as it is stored, and what it was saved with last."""
+    store = handler.session_manager.store
+    command = store.last(handler.session_id) if isinstance(store, RecordingStore) else None
+    panel = {"stored": shown({"_id": handler.session_id, "data": handler.session, "owner": handler.session_owner})}
+    if command is None:
+        return panel | {"update": "", "command": "nothing yet"}
+    shared = f"{command.sessions} sessions" if command.sessions > 1 else "this session alone"
+    return panel | {"update": shown(command.update), "command": f"{command.milliseconds:.1f} ms, for {shared}"}
+
+
+def shown(value: Any) -> str:
+    return json.dumps(value, indent=2, default=str)
+
+
+PAGES = [
+    ("/", Counter),
+    ("/race", LoseNothing),
+    ("/login", Login),
+    ("/logout", Logout),
+    ("/notes", Notes),
+    ("/devices", Devices),
+    ("/live", Live),
+]
 
 MAX_NAME, MAX_NOTE = 50, 500
 
+WORK_SECONDS = 0.02  # between reading a session and changing it
+
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
 )
