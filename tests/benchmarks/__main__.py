@@ -5,6 +5,7 @@ are the ratios, and of several rounds the medians.
 """
 
 import argparse
+import asyncio
 import json
 import os
 import shutil
@@ -20,9 +21,11 @@ from .distance import distance
 from .growth import growth
 from .nested import CASES, microseconds
 from .report import chart, median_of, table
+from .sockets import socket_costs
 
 PAGES = {"read": ("read", 0), "count": ("count", 0), "count of 100 KB": ("count", 100_000)}
-PARTS = ("contenders", "nested", "growth", "distance")
+PARTS = ("contenders", "nested", "growth", "distance", "sockets")
+SOCKETS = 10_000
 SESSIONS = 256
 WARM_UP = 1  # seconds
 
@@ -71,6 +74,16 @@ def main() -> None:
                 for (round_trip, connections), by_contender in measured.items():
                     print(f"\ncount, MongoDB {round_trip} ms away, {connections} connections\n")
                     print(table(by_contender))
+            if "sockets" in arguments.parts:
+                show(f"{SOCKETS:,} open WebSockets")
+                costs = asyncio.run(socket_costs(mongod.uri, SOCKETS))
+                show()
+                print(f"\n{SOCKETS:,} open WebSockets\n")
+                print("| | memory for each | CPU | while others write |\n|---|--:|--:|--:|")
+                for kind, cost in costs.items():
+                    name = {"plain": "without a session", "sesame": "each with a session of its own"}[kind]
+                    busy = f"{cost.busy:.1f}% ({cost.writes:,.0f} sessions a second)"
+                    print(f"| {name} | {cost.bytes / 1024:.1f} KiB | {cost.idle:.1f}% | {busy} |")
         finally:
             mongod.kill()
 
