@@ -11,6 +11,7 @@ from tornado.websocket import WebSocketHandler
 from tornado_sesame import SessionMixin, TypedSession, TypedSessionDict
 
 from .recording import RecordingStore
+from .words import ago, device
 
 __all__ = ["PAGES"]
 
@@ -36,6 +37,7 @@ class Visit(TypedSession):
     foo: Foo
     race: Race
     notes: list[str]
+    draft: str = ""
     messages: list[str]
     browser: str = "an unknown browser"
 
@@ -72,7 +74,12 @@ class Counter(Page):
 
 class Login(Page):
     def get(self) -> None:
-        self.render("login.html")
+        self.render("login.html", next=self.next_page(self.get_query_argument("next", "")))
+
+    @staticmethod
+    def next_page(wanted: str) -> str:
+        """Returns one of our pages, as a link to the login could name another site in its place."""
+        return wanted if wanted in PRIVATE else PRIVATE[0]
 
     async def post(self) -> None:
         name = self.get_body_argument("name")[:MAX_NAME]
@@ -85,8 +92,7 @@ class Login(Page):
         self.session_owner = name
         self.session.browser = self.request.headers.get("User-Agent", "an unknown browser")[:MAX_NOTE]
         self.flash(f"Welcome, {name}!")
-        # Not where `next` says, which `@authenticated` adds, since a link could name another site in it.
-        self.redirect("/notes", status=303)
+        self.redirect(self.next_page(self.get_body_argument("next", "")), status=303)
 
 
 class Logout(Page):
@@ -98,11 +104,15 @@ class Logout(Page):
 class Notes(Page):
     @authenticated
     def get(self) -> None:
-        self.render("notes.html", notes=self.session.notes)
+        self.render("notes.html", notes=self.session.notes, draft=self.session.pop("draft", ""))
 
-    @authenticated
     def post(self) -> None:
         note = self.get_body_argument("note")[:MAX_NOTE]
+        if not self.current_user:  # any more: the text waits for who signs in
+            self.session.draft = note
+            self.flash("You are not signed in any more. Your note is kept until you are.")
+            self.redirect("/login?next=/notes", status=303)
+            return
         if note:
             self.session.notes.append(note)
         self.redirect("/notes", status=303)
@@ -113,7 +123,8 @@ class Devices(Page):
     async def get(self) -> None:
         records = [record async for record in self.session_manager.records(self.current_user)]
         records.sort(key=lambda record: record.updated, reverse=True)
-        self.render("devices.html", records=records)
+        records.sort(key=lambda record: record.id != self.session_id)
+        self.render("devices.html", records=records, ago=ago, device=device)
 
     @authenticated
     async def post(self) -> None:
@@ -216,6 +227,8 @@ PAGES = [
     ("/devices", Devices),
     ("/live", Live),
 ]
+
+PRIVATE = ["/notes", "/devices"]  # for those who are signed in
 
 MAX_NAME, MAX_NOTE = 50, 500
 

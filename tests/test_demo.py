@@ -13,11 +13,14 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
+
+from demo.words import ago, device
 
 from .mongod import free_port
 
@@ -342,6 +345,24 @@ class TestNotes:
         assert "&lt;b&gt;Tester&lt;/b&gt;" in page
         assert not re.search("<[bi]>", page)
 
+    def test_what_was_written_before_a_sign_out_is_there_after_the_next_sign_in(self, alice):
+        alice.sign_in()
+        form = alice.get("/notes")
+        alice.send("/notes", "/logout")
+        page = alice.post("/notes", note="<not lost>", _xsrf=token_on(form))
+        assert "<title>Sign in</title>" in page
+        assert "Your note is kept until you are" in page
+        assert 'name="next" value="/notes"' in page
+        page = alice.sign_in()
+        assert 'value="&lt;not lost&gt;"' in page
+        assert 'value="&lt;not lost&gt;"' not in alice.get("/notes")
+
+    def test_who_wants_to_go_elsewhere_goes_there_after_signing_in(self, alice):
+        page = alice.get("/devices")
+        assert 'name="next" value="/devices"' in page
+        page = alice.post("/login", name="Alice", next="/devices", _xsrf=token_on(page))
+        assert "<title>Where you are signed in</title>" in page
+
 
 class TestDevices:
     @pytest.fixture
@@ -356,8 +377,9 @@ class TestDevices:
         entries = re.findall("<li>(.*?)</li>", page, re.DOTALL)
         assert len(entries) == 2
         assert all("Tester/1.0" in entry for entry in entries)
-        assert all(re.search(r"Since 20\d\d-\d\d-\d\d \d\d:\d\d, last used 20", entry) for entry in entries)
-        assert ["This one" in entry for entry in entries].count(True) == 1
+        times = r'<time datetime="20\S+" title="20.*? UTC">just now</time>'
+        assert [len(re.findall(times, entry)) for entry in entries] == [2, 2]
+        assert ["This one" in entry for entry in entries] == [True, False]
         assert alice.secret not in page
         assert other.secret not in page
 
@@ -365,10 +387,10 @@ class TestDevices:
         alice.sign_in(name)
         other.sign_in(name)
         page = alice.get("/devices")
-        assert "<button>Sign out everywhere else</button>" in page
+        assert ">Sign out everywhere else</button>" in page
         page = alice.post("/devices", _xsrf=token_on(page))
         assert "Signed out everywhere else: 1." in page
-        assert "<button>Sign out everywhere else</button>" not in page
+        assert ">Sign out everywhere else</button>" not in page
         assert alice.is_signed_in()
         assert not other.is_signed_in()
 
@@ -422,3 +444,34 @@ def test_pages_can_be_read_and_used_by_everybody(alice):
         assert fields == re.findall(r'<label for="(\w+)">', page)
         assert len(re.findall('<input(?! type="hidden")', page)) == len(fields)
         assert re.findall("<script (.*?)=", page) == ["src"]  # as the policy allows no other
+
+
+WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64"
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "name"),
+    [
+        (f"{WINDOWS}; rv:145.0) Gecko/20100101 Firefox/145.0", "Firefox on Windows"),
+        (f"{WINDOWS}) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0 Safari/537.36", "Chrome on Windows"),
+        (f"{WINDOWS}) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0 Safari/537.36 Edg/142.0", "Edge on Windows"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Version/26.0 Safari/605.1", "Safari on macOS"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) Version/26.0 Safari/604.1", "Safari on an iPhone"),
+        ("Mozilla/5.0 (iPad; CPU OS 18_6 like Mac OS X) CriOS/142.0 Mobile Safari/604.1", "Chrome on an iPad"),
+        ("Mozilla/5.0 (Linux; Android 10; K) Chrome/142.0 Mobile Safari/537.36", "Chrome on Android"),
+        ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),
+        ("Firefox/1.0", "Firefox"),
+        ("curl/8.1", "curl/8.1"),
+        ("", "An unknown browser"),
+    ],
+)
+def test_browsers_have_names(user_agent, name):
+    assert device(user_agent) == name
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(-5, "just now"), (59, "just now"), (61, "1 minute ago"), (7200, "2 hours ago"), (90_000, "1 day ago")],
+)
+def test_times_are_in_words(seconds, words):
+    assert ago(datetime.now(UTC) - timedelta(seconds=seconds)) == words

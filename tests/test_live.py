@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from tornado.httpclient import HTTPRequest
+from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler, websocket_connect
 
@@ -733,3 +733,24 @@ async def test_a_closed_manager_looks_at_nothing_any_more(connect, caplog):
         before = server.manager.stats.loads
         await asyncio.sleep(2)
         assert server.manager.stats.loads == before
+
+
+async def test_compression_and_the_check_of_origins_are_tornados(connect):
+    class Compressed(Socket):
+        def get_compression_options(self):
+            return {}
+
+    async with serve([*PAGES, ("/compressed", Compressed)], sessions=SessionManager()) as server:
+        browser = server.browser()
+        await browser.post("/", body=json.dumps({"text": "x" * 10_000}))
+        url = server.url.replace("http", "ws") + "/compressed"
+        headers = {"Cookie": f"_session={browser.secret}"}
+        socket = await websocket_connect(HTTPRequest(url, headers=headers), compression_options={})
+        assert socket.headers["Sec-WebSocket-Extensions"].startswith("permessage-deflate")
+        assert json.loads(await socket.read_message())[0] == "open"
+        await browser.post("/", body='{"n": 1}')
+        assert json.loads(await socket.read_message())[:1] == ["changed"]
+        socket.close()
+        with pytest.raises(HTTPClientError) as caught:
+            await websocket_connect(HTTPRequest(url, headers={**headers, "Origin": "https://evil.example"}))
+        assert caught.value.code == 403
