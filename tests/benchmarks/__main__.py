@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..mongod import Mongod
 from .contenders import CONTENDERS, Contender, Result
+from .delays import KINDS, delays
 from .distance import distance
 from .growth import growth
 from .nested import CASES, microseconds
@@ -24,7 +25,7 @@ from .report import chart, median_of, table
 from .sockets import socket_costs
 
 PAGES = {"read": ("read", 0), "count": ("count", 0), "count of 100 KB": ("count", 100_000)}
-PARTS = ("contenders", "nested", "growth", "distance", "sockets")
+PARTS = ("contenders", "nested", "growth", "distance", "sockets", "delays")
 SOCKETS = 10_000
 SESSIONS = 256
 WARM_UP = 1  # seconds
@@ -84,6 +85,13 @@ def main() -> None:
                     name = {"plain": "without a session", "sesame": "each with a session of its own"}[kind]
                     busy = f"{cost.busy:.1f}% ({cost.writes:,.0f} sessions a second)"
                     print(f"| {name} | {cost.bytes / 1024:.1f} KiB | {cost.idle:.1f}% | {busy} |")
+            if "delays" in arguments.parts:
+                print("\nHow long it takes until an open socket hears of it, p50 and p99\n")
+                print("| | | a change | a sign-out |\n|---|---|--:|--:|")
+                for kind, name in KINDS.items():
+                    for case, d in asyncio.run(delays(kind, mongod.uri, Path(directory))).items():
+                        change = f"{d.change_p50:.1f}, {d.change_p99:.1f} ms"
+                        print(f"| {name} | {case} | {change} | {d.end_p50:.1f}, {d.end_p99:.1f} ms |")
         finally:
             mongod.kill()
 
