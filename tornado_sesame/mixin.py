@@ -357,7 +357,8 @@ class SessionMixin(_Handler, Generic[SessionT]):
         """Has the application told that the session has changed or (for a *reason*) ended."""
         live = self._session_live
         if isinstance(self, WebSocketHandler) and live is not None and not live.headers_out:
-            self._session_end_untold = reason  # until the socket is open; what has changed it has not seen yet
+            # Until the socket is open, it has seen nothing that has changed; but an end it has to learn of.
+            self._session_end_untold = reason or self._session_end_untold
         elif reason is not None:
             self._session_tell(self.on_session_end, reason)  # whatever a hook for changes waits for
         elif self._session_change_hook is None:
