@@ -1,6 +1,7 @@
 """How long a session lives, and what extends it. Two servers with other timeouts take the place of waiting."""
 
 import asyncio
+import json
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,8 @@ from tornado.web import RequestHandler
 from tornado_sesame import SessionCookie, SessionMixin
 from tornado_sesame.cookie import id_of_secret
 from tornado_sesame.settings import now
+
+from .support import eventually
 
 
 class Write(SessionMixin, RequestHandler):
@@ -22,7 +25,28 @@ class Read(SessionMixin, RequestHandler):
         self.write(self.session.copy())
 
 
-PAGES = [("/", Write), ("/read", Read)]
+class Poll(SessionMixin, RequestHandler):
+    """Is asked by the page, and not by its user."""
+
+    session_touch = False
+
+    def get(self):
+        expires = self.session_expires
+        self.write({"left": expires and (expires - now()).total_seconds()})
+
+    async def post(self):
+        (await self.session).polled = True
+
+
+class Until(Read):
+    session_autoload = True
+
+    def get(self):
+        expires = self.session_expires
+        self.write({"left": expires and (expires - now()).total_seconds()})
+
+
+PAGES = [("/", Write), ("/read", Read), ("/poll", Poll), ("/until", Until)]
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -145,3 +169,50 @@ class TestAbsoluteTimeout:
         for _ in range(3):
             assert "Set-Cookie" not in (await browser.get("/read")).headers
         assert set(database.commands.take()) <= {"find"}
+
+
+async def left(browser, path):
+    return json.loads(await browser.text(path))["left"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_handler_that_does_not_touch_extends_nothing(visit, database, method):
+    browser = await visit()
+    assert await left(browser, "/poll") == pytest.approx(3600, abs=60)
+    assert (await browser.fetch(method, "/poll")).code == 200
+    await asyncio.sleep(0.1)
+    assert await lifetime(database, browser) == pytest.approx(3600, abs=60)
+    assert await left(browser, "/poll") == pytest.approx(3600, abs=60)
+    assert await left(browser, "/until") == pytest.approx(86400, abs=60)  # this one does, and says so
+
+    async def is_extended():
+        return await lifetime(database, browser) > 86_000
+
+    await eventually(is_extended)
+    assert await left(browser, "/poll") == pytest.approx(86400, abs=60)
+
+
+async def test_polling_keeps_nobody_signed_in(site):
+    browser = (await site(PAGES, idle_timeout=timedelta(seconds=1.5), touch_interval=timedelta(0))).browser()
+    await browser.text()
+    for _ in range(5):
+        await asyncio.sleep(0.4)
+        await browser.text("/poll")
+    assert (await browser.get("/read")).body == b"{}"
+
+
+async def test_a_session_expires_when_it_says(site):
+    timeouts = {"idle_timeout": DAY, "absolute_timeout": HOUR}
+    browser = (await site(PAGES, **timeouts)).browser()
+    assert await left(browser, "/until") is None
+    assert not browser.cookies
+    await browser.text()
+    assert await left(browser, "/until") == pytest.approx(3600, abs=60)
+    assert await left(browser, "/poll") == pytest.approx(3600, abs=60)
+
+
+async def test_a_new_session_of_a_handler_that_does_not_touch_lives_as_long_as_any(site):
+    browser = (await site(PAGES, idle_timeout=DAY)).browser()
+    assert (await browser.post("/poll")).code == 200
+    assert await left(browser, "/poll") == pytest.approx(86400, abs=60)
+    assert (await browser.get("/read")).body == b'{"polled": true}'

@@ -1,15 +1,17 @@
 """The README's examples do what it says."""
 
 import ast
+import asyncio
 import http.cookiejar
 import inspect
+import json
 import re
 import subprocess
 import sys
 import time
 import urllib.request
 from dataclasses import asdict
-from datetime import timedelta  # noqa: F401 - in a default that the README shows
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -155,6 +157,24 @@ class TestRecipes:
         assert (await here.post("/password")).code == 200
         assert (await here.get("/account")).code == 200
         assert (await there.get("/account")).code == 302
+
+    async def test_you_will_be_signed_out_in_two_minutes(self, visit):
+        recipe = self.run("You will be signed out in two minutes")
+
+        class Page(SessionMixin, RequestHandler):
+            def get(self):
+                self.session.here = True
+
+        pages = [("/", Page), ("/remaining", recipe["Remaining"])]
+        sessions = SessionManager(idle_timeout=timedelta(seconds=2), touch_interval=timedelta(0))
+        browser = visit(Application(pages, sessions=sessions))
+        assert await browser.text("/remaining") == '{"seconds": null}'
+        await browser.get()
+        for _ in range(4):
+            assert 0 < json.loads(await browser.text("/remaining"))["seconds"] < 2
+            await asyncio.sleep(0.4)
+        await asyncio.sleep(0.5)
+        assert await browser.text("/remaining") == '{"seconds": null}'
 
     async def test_messages_for_the_next_page(self, visit):
         recipe = self.run("Messages for the next page")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
 from .calls import Loaded, Saved, StoreCalls
@@ -29,6 +29,7 @@ class LiveSession:
     :arg secrets: what the client's cookies say, each of which may be a session's.
     :arg age: returns how many seconds ago the request began.
     :arg kind: the class of what the handler sees.
+    :arg touches: whether its use of the session extends the session's life.
     """
 
     # What few requests set lies in the class, so that the others need not.
@@ -52,11 +53,14 @@ class LiveSession:
         secrets: Sequence[Secret],
         age: Callable[[], float],
         kind: type[SessionRoot],
+        touches: bool,
     ) -> None:
         self.settings = settings
         self._calls = calls
         self._loop = _running_loop()
         self._saving = Saving(settings, calls, SessionData(kind))
+        if not touches:
+            self._saving.touches = False
         self._carried = secrets
         self._age = age
         self._secret: Secret | None = None  # what it has now,
@@ -89,6 +93,21 @@ class LiveSession:
     def is_unsaved(self) -> bool:
         """Whether there are changes that the store has not confirmed."""
         return self._saving.is_unsaved
+
+    @property
+    def expires(self) -> datetime | None:
+        """When it will expire if nobody uses it after this request; None before it is stored.
+
+        :raises SessionNotLoaded: when it is not loaded.
+        """
+        saving = self._saving
+        saving.data.check_loaded()
+        if saving.created is None or saving.expires is None:
+            return None
+        moment = now()
+        expires = self.settings.expiry(saving.created, moment) if saving.is_touch_due(moment) else saving.expires
+        limit = self.settings.absolute_timeout
+        return expires if limit is None else min(expires, saving.created + limit)
 
     @property
     def is_moving(self) -> bool:

@@ -72,9 +72,10 @@ class SessionManager:
         secrets: Sequence[Secret] = (),
         age: Callable[[], float] = lambda: 0.0,
         kind: type[SessionRoot] = Session,
+        touches: bool = True,
     ) -> LiveSession:
         """Returns the session of a request whose cookies carry *secrets*; see `LiveSession`."""
-        return LiveSession(self.settings, self._calls, secrets, age, kind)
+        return LiveSession(self.settings, self._calls, secrets, age, kind, touches)
 
     async def destroy(self, session_id: str) -> None:
         """Ends the session with this id (see `SessionMixin.session_id`), wherever it is in use.

@@ -7,6 +7,7 @@ from asyncio import Future
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
+from datetime import datetime
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast, get_args, get_origin
 
@@ -72,6 +73,10 @@ class SessionMixin(_Handler, Generic[SessionT]):
     """Whether the session is loaded before `prepare`. None: when the method that handles the request is a plain
     ``def``, which could not await it. An ``async def`` or a coroutine does so itself, with ``await self.session``,
     where it wants. A load that fails is raised where the session is touched, so pages that do not touch it go on."""
+
+    session_touch: bool = True
+    """Whether using the session in this handler extends its life. False for what the user does not do himself, such as
+    a page that asks every minute whether there is news. A new session lives as long as any."""
 
     session_live: bool | None = None
     """Whether `on_session_change` and `on_session_end` are called while a request is handled. None: for WebSockets."""
@@ -171,6 +176,16 @@ class SessionMixin(_Handler, Generic[SessionT]):
         if owner is not None:
             check_owner(owner)
         self._session_opened().owner = owner
+
+    @property
+    def session_expires(self) -> datetime | None:
+        """When the session will expire if nobody uses it again: an aware datetime in UTC; None before it is stored.
+
+        To ask extends nothing, but loading the session does, unless `session_touch` is False.
+
+        :raises SessionNotLoaded: before the session is loaded.
+        """
+        return self._session_opened().expires
 
     @property
     def session_manager(self) -> SessionManager:
@@ -332,7 +347,9 @@ class SessionMixin(_Handler, Generic[SessionT]):
             secrets: list[Secret] = []
             if is_covered and not self._session_is_empty:
                 secrets = cookie.secrets_in(self.request.headers.get_list("Cookie"))
-            self._session_live = live = manager.open(secrets, self.request.request_time, self._session_kind)
+            self._session_live = live = manager.open(
+                secrets, self.request.request_time, self._session_kind, self.session_touch
+            )
             live.headers_out = self._headers_written  # nothing was held before there was a live session
             if not is_covered:
                 live.refuse_changes(

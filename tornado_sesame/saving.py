@@ -56,6 +56,9 @@ class Saving:
     expires: datetime | None = None
     """Likewise."""
 
+    touches = True
+    """Whether using it extends its life."""
+
     phase = Phase.IDLE
 
     sent = 0
@@ -120,7 +123,7 @@ class Saving:
 
     def is_touch_due(self, moment: datetime) -> bool:
         """Tells whether the stored session is to live longer when it is used at *moment*."""
-        if self.created is None or self.expires is None:
+        if self.created is None or self.expires is None or not self.touches:
             return False
         return self._settings.is_touch_due(self.created, self.expires, moment)
 
