@@ -21,6 +21,7 @@ from tornado_sesame import (
     SessionInsert,
     SessionManager,
     SessionMixin,
+    SessionNotLoaded,
     SessionNotSaved,
     SessionStoreError,
 )
@@ -546,6 +547,37 @@ async def test_after_a_save_of_which_nobody_knows_changes_are_heard(unreliable):
     await browser.post("/", body='{"n": 6}')
     while (heard := await client.heard()) != ["changed", {"n": 6}, None]:
         assert heard[0] == "changed"
+
+
+async def test_what_nobody_knows_of_is_told_though_the_session_was_read_again(unreliable):
+    store, server, browser, opened = unreliable
+
+    class Careful(Socket):
+        async def on_message(self, message):
+            session = await self.session
+            store.failures, store.is_done = [OSError("nobody knows")], False
+            session.n = 5
+            await eventually(self.has_heard)
+            self.session.m = 6
+            try:
+                await self.save_session()
+            except SessionStoreError:
+                await self.save_session()  # once
+                self.tell("nobody knows")
+
+        async def has_heard(self):
+            with suppress(SessionStoreError, SessionNotLoaded):
+                return self.session.get("n") == 7
+            return False
+
+    server.application.add_handlers(".*", [("/careful", Careful)])
+    client = await opened("/careful")
+    await client.socket.write_message("go")
+    await asyncio.sleep(0.1)
+    await browser.post("/", body='{"n": 7}')
+    while (heard := await client.heard())[0] != "nobody knows":
+        assert heard[0] == "changed"
+    assert heard[1] == {"n": 7, "m": 6}
 
 
 async def test_a_new_session_that_is_stored_by_its_second_save_hears(unreliable):

@@ -22,6 +22,7 @@ REGRESSIONS = {
     1711: "close() left a call behind whose driver did not answer",
     28646: "close() was over while a call that followed a cancelled one had just begun",
     39634: "close() left a timer behind of a load that had begun while it waited for saves",
+    2683: "a socket acknowledged a change of which nobody knew, as its session had been read again meanwhile",
     7507: "a rotation that nobody knew the end of was lost when its process was stopped in a hang",
 }
 

@@ -194,6 +194,7 @@ class LiveSession:
             found = await self._find()
             if not data.is_loaded:  # by another await meanwhile
                 self._open(found)
+            self._saving.is_loss_told = True
 
     def begin_change(self) -> ChangeSet:
         """Has what is about to change saved at the end of the tick; see `Backing.begin_change`.
@@ -329,6 +330,7 @@ class LiveSession:
         except SessionStoreError as error:
             saving.id = new.id
             saving.lose(error)
+            saving.is_loss_told = True
             self._place()
             raise
         if expires is None:
@@ -354,8 +356,10 @@ class LiveSession:
         if self.is_unsaved:
             saved = await asyncio.shield(self.saved())
             if isinstance(saved, SessionStoreError):
+                self._saving.is_loss_told = self._saving.is_loss_told or saved is self.lost
                 raise saved
-        elif self.lost is not None and not self.is_loaded:
+        if self.lost is not None and not (self.is_loaded and self._saving.is_loss_told):
+            self._saving.is_loss_told = True
             raise self.lost
 
     async def _read(self, read: Callable[[], Awaitable[T]]) -> T:

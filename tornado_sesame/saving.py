@@ -67,6 +67,9 @@ class Saving:
     lost: SessionStoreError | None = None
     """The error of a save of which nobody knows whether it was done; None when there was none."""
 
+    is_loss_told = True
+    """Whether somebody has learned of `lost` by an error, or by having to load the session again."""
+
     gone: str | None = None
     """The id of the session when it is known to have ended; what changes is dropped then, and logged."""
 
@@ -112,6 +115,7 @@ class Saving:
     def lose(self, error: SessionStoreError) -> None:
         """Forgets the content, as nobody knows what is stored."""
         self.lost = error
+        self.is_loss_told = False
         self.data.unload()
 
     def drop_changes(self) -> None:
