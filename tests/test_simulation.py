@@ -49,7 +49,7 @@ FOUND_BY = {
     "a_batch_of_saves_in_another_order": 814,
     "a_lost_wake_up_in_the_coalescer": 1299,
     "destroy_all_that_looks_once": 1402,
-    "a_rotation_that_carries_over_whole_fields": 2683,
+    "a_rotation_that_carries_over_whole_fields": 4593,
 }
 
 
