@@ -109,12 +109,12 @@ async def test_what_others_write_to_other_sessions_is_not_even_looked_at(kind, m
         assert two.here.manager.stats.loads == before
 
 
-async def test_a_lost_history_loses_nothing(kind, mongodb_uri, connect, caplog):
-    async with two_of(kind, mongodb_uri, connect) as two:
+async def test_a_lost_history_loses_nothing(kind, mongod, connect, caplog):
+    async with two_of(kind, mongod.uri, connect) as two:
         client, secret = await two.open()
         await two.change(secret, 1)
         await hears(client, 1)
-        fail(mongodb_uri, 1, ["getMore"], 286)  # ChangeStreamHistoryLost
+        fail(mongod.uri, 1, ["getMore"], 286)  # ChangeStreamHistoryLost
         await two.change(secret, 2)
         await hears(client, 2)
         await asyncio.sleep(2)
@@ -136,10 +136,10 @@ async def test_a_collection_that_is_dropped_ends_all(kind, mongodb_uri, connect)
 
 
 @pytest.mark.parametrize("code", [13, 40573])
-async def test_who_may_not_follow_asks_once_a_second(kind, mongodb_uri, connect, caplog, code):
+async def test_who_may_not_follow_asks_once_a_second(kind, mongod, connect, caplog, code):
     caplog.set_level(logging.WARNING, "tornado_sesame")
-    fail(mongodb_uri, 1, ["aggregate"], code)
-    async with two_of(kind, mongodb_uri, connect) as two:
+    fail(mongod.uri, 1, ["aggregate"], code)
+    async with two_of(kind, mongod.uri, connect) as two:
         opened = [await two.open() for _ in range(3)]
         await asyncio.sleep(0.2)
         for n in range(1, 3):
