@@ -81,8 +81,7 @@ class Watching:
         if not listeners:
             self._listeners.pop(id, None)
             if not self._listeners and self._task is not None:
-                self._task.cancel()
-                self._task = None
+                self._is_new.set()  # the task ends by itself, as a driver does not like its commands to be cancelled
 
     def tell(self, ids: Iterable[str] | None) -> None:
         """Calls the listeners of these sessions; None: of all."""
@@ -101,7 +100,7 @@ class Watching:
             await asyncio.wait(self._tasks)
 
     async def _run(self) -> None:
-        while True:
+        while self._listeners:
             watch = (None if self._is_pollable_only else self._store.watch()) or _Poll(self._store)
             try:
                 await self._follow(watch)
@@ -126,6 +125,8 @@ class Watching:
         try:
             while True:
                 self._is_new.clear()  # before it is looked who is new
+                if not self._listeners:
+                    return
                 former = self._followed
                 if not self._listeners.keys() <= former or len(former) > 2 * len(self._listeners) + STALE:
                     # A little later, for those who come at the same time.

@@ -17,7 +17,7 @@ __all__ = ["MongoWatch"]
 MAX_AWAIT = 250
 
 # Seconds that the end of a command is waited for when nobody is to be followed any more.
-GRACE_SECONDS = 1.0
+GRACE_SECONDS = 5.0
 
 # Seconds that it may take to learn where the stream is to begin.
 TIMEOUT = 15.0
