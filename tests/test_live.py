@@ -384,7 +384,7 @@ async def test_a_session_expires_under_an_open_socket(site, connect):
 async def test_nobody_is_followed_when_nobody_is_open(site, connect):
     server, browser, client = await opened(site, connect, "/socket")
     watching = server.manager._calls.watching
-    (task,) = watching._tasks
+    task = watching._task
     client.socket.close()
 
     async def has_ended():

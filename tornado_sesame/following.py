@@ -60,10 +60,7 @@ class Following:
         is_there = not self._is_stopped and saving.created is not None and saving.gone is None
         self._move(saving.id if is_there else None)
         if self._id is not None and saving.created is not None and saving.expires is not None:
-            ends = saving.expires
-            if self._settings.absolute_timeout is not None:
-                ends = min(ends, saving.created + self._settings.absolute_timeout)
-            self._look_in((ends - now()).total_seconds())
+            self._look_in((self._settings.end(saving.created, saving.expires) - now()).total_seconds())
 
     def stop(self) -> None:
         """Follows nothing any more, and tells nobody."""

@@ -105,9 +105,9 @@ class LiveSession:
         if saving.created is None or saving.expires is None:
             return None
         moment = now()
-        expires = self.settings.expiry(saving.created, moment) if saving.is_touch_due(moment) else saving.expires
-        limit = self.settings.absolute_timeout
-        return expires if limit is None else min(expires, saving.created + limit)
+        if saving.is_touch_due(moment):
+            return self.settings.expiry(saving.created, moment)
+        return self.settings.end(saving.created, saving.expires)
 
     @property
     def is_moving(self) -> bool:

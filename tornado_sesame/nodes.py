@@ -34,7 +34,6 @@ __all__ = [
     "default_of",
     "new_dict",
     "new_list",
-    "number_of",
 ]
 
 
@@ -589,15 +588,10 @@ def new_list(kind: type[_L], data: Any, parent: DictNode | SessionList, key: str
     return node
 
 
-def number_of(node: DictNode, key: str, value: Any, read: Any) -> Any:
-    """Returns *value*, a number, as one that remembers where in *node* it was read; see `counter`."""
-    return counter(value, node._token or _new_token(node), key, read)
-
-
 def default_of(node: DictNode, key: str, default: Any) -> Any:
     """Returns *default* for an absent field, as the start of an increment where it is one."""
     if type(default) in NUMBERS and default == 0 and same_float(default, 0):  # -0.0 is no neutral start
-        return number_of(node, key, default, None)
+        return counter(default, node._token or _new_token(node), key, None)
     return default
 
 

@@ -77,8 +77,7 @@ class SessionSettings:
 
     def expiry(self, created: datetime, moment: datetime) -> datetime:
         """Returns when a session that was created then and is used at *moment* expires."""
-        expires = moment + self.idle_timeout
-        return expires if self.absolute_timeout is None else min(expires, created + self.absolute_timeout)
+        return self.end(created, moment + self.idle_timeout)
 
     def cookie_lifetime(self, created: datetime | None) -> timedelta | None:
         """Returns how long a browser that gets the cookie now is to keep it; None until it is closed.
@@ -93,8 +92,11 @@ class SessionSettings:
 
     def is_valid(self, created: datetime, expires: datetime, moment: datetime) -> bool:
         """Tells whether a session with these times has not expired at *moment*."""
-        limit = self.absolute_timeout
-        return moment < expires and (limit is None or moment < created + limit)
+        return moment < self.end(created, expires)
+
+    def end(self, created: datetime, expires: datetime) -> datetime:
+        """Returns when a session with these times ends, as the limit may be shorter than when *expires* was stored."""
+        return expires if self.absolute_timeout is None else min(expires, created + self.absolute_timeout)
 
     def is_touch_due(self, created: datetime, expires: datetime, moment: datetime) -> bool:
         """Tells whether a session that would expire then is to live longer when it is used at *moment*."""

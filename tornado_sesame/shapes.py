@@ -121,14 +121,16 @@ def _shape(annotation: Any, cls: type) -> Shape:
     if not isinstance(kind, type):
         return Shape()
     if kind in _LISTS:
-        return Shape(list_class=_list_class(_shape(arguments[0], cls)) if arguments else SessionList, empty=[])
+        return Shape(
+            list_class=_class_of(SessionList, *_shape(arguments[0], cls)[:2]) if arguments else SessionList, empty=[]
+        )
     if kind in _DICTS:
         if not arguments:
             return Shape(SessionDict, empty={})
         key, value = arguments
         if isinstance(key, type) and not issubclass(key, str) and key is not Any:
             raise TypeError(f"the keys of a dict in a session are str, not {key.__name__}")
-        return Shape(_dict_class(_shape(value, cls)), empty={})
+        return Shape(_class_of(SessionDict, *_shape(value, cls)[:2]), empty={})
     if issubclass(kind, SessionRoot):
         raise TypeError(f"a session cannot lie in another, so {kind.__name__} has to be a TypedSessionDict")
     if issubclass(kind, DictNode):
@@ -165,17 +167,11 @@ def _united(members: list[Shape]) -> Shape:
     return Shape(next(iter(dict_classes), None), next(iter(list_classes), None), empty)
 
 
-def _dict_class(values: Shape) -> type[SessionDict]:
-    return SessionDict if values[:2] == (None, None) else _class_of(SessionDict, *values[:2])
-
-
-def _list_class(items: Shape) -> type[SessionList]:
-    return SessionList if items[:2] == (None, None) else _class_of(SessionList, *items[:2])
-
-
 @lru_cache(maxsize=1024)
 def _class_of(kind: Any, dict_class: type[DictNode] | None, list_class: type[SessionList] | None) -> Any:
-    """Returns a class of dicts or lists in which dicts and lists are of these classes."""
+    """Returns a class of dicts or lists in which dicts and lists are of these classes, where that is said."""
+    if dict_class is None and list_class is None:
+        return kind
     inside = {"_dict_class": dict_class or SessionDict, "_list_class": list_class or SessionList, "__slots__": ()}
     return type(kind.__name__, (kind,), inside)
 

@@ -49,8 +49,7 @@ class Watching:
     def __init__(self, store: SessionStore) -> None:
         self._store = store
         self._listeners: dict[str, set[Listener]] = {}
-        self._task: asyncio.Task[None] | None = None  # the one that follows, if any,
-        self._tasks: set[asyncio.Task[None]] = set()  # and those that end
+        self._task: asyncio.Task[None] | None = None  # that follows, or has followed
         self._followed: frozenset[str] = frozenset()  # of which it hears
         self.is_closed = False
         self._is_pollable_only = False
@@ -70,8 +69,6 @@ class Watching:
             self._is_new = asyncio.Event()
             # In a context of its own, as it outlives the request that begins it.
             self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
-            self._tasks.add(self._task)
-            self._task.add_done_callback(self._tasks.discard)
         self._is_new.set()
 
     def discard(self, id: str, listener: Listener) -> None:
@@ -94,10 +91,9 @@ class Watching:
         """Calls nobody any more."""
         self.is_closed = True
         self._listeners.clear()
-        if self._task is not None:
+        if self._task is not None and not self._task.done():  # else it may be of a loop that is closed
             self._task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait([self._task])
 
     async def _run(self) -> None:
         while self._listeners:
