@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from bson import json_util
@@ -85,11 +86,14 @@ class JSONLinesStore(SessionStore):
         fields = json_util.loads(self._file.read(length), json_options=JSON)
         if "ended" in fields:
             return SessionEnd(**fields)
-        return SessionRecord(**{**fields, "data": _with_keys(fields["data"], "$$", "$")})
+        seconds = fields.pop("lifetime")
+        lifetime = None if seconds is None else timedelta(seconds=seconds)
+        return SessionRecord(**{**fields, "data": _with_keys(fields["data"], "$$", "$")}, lifetime=lifetime)
 
     def _append(self, fields: dict[str, Any]) -> None:
         if "data" in fields:
-            fields = {**fields, "data": _with_keys(fields["data"], "$", "$$")}
+            lifetime = fields["lifetime"] and fields["lifetime"].total_seconds()
+            fields = {**fields, "data": _with_keys(fields["data"], "$", "$$"), "lifetime": lifetime}
         line = json_util.dumps(fields, json_options=JSON).encode() + b"\n"
         if self._file.write(line) < len(line):
             self._file.truncate(self._end)  # as half a line would spoil the next

@@ -360,16 +360,16 @@ def test_a_sum_from_nothing_that_was_not_saved_is_seen_as_the_store_will_have_it
 def test_an_owner_is_a_change_like_any_other():
     content = Local({"n": 1})
     changes = content.changes
-    changes.owner_assigned(None, "alice")
-    changes.owner_assigned("alice", None)
+    changes.attribute_assigned("owner", None, "alice")
+    changes.attribute_assigned("owner", "alice", None)
     assert not changes
-    changes.owner_assigned(None, "alice")
+    changes.attribute_assigned("owner", None, "alice")
     content.owner = "alice"
     assert content.take_changes() == Changes({}, Set("alice"))
     assert not changes
     changes.restore()
     assert content.take_changes() == Changes({}, Set("alice"))
-    changes.owner_assigned("alice", "bob")
+    changes.attribute_assigned("owner", "alice", "bob")
     content.owner = "bob"
     changes.restore()
     assert content.take_changes() == Changes({}, Set("bob"))

@@ -46,6 +46,8 @@ from .support import DATABASE, eventually
 pytestmark = pytest.mark.mongodb
 
 BAD = {
+    "a lifetime beyond Python's": lambda document: {**document, "lifetime": 1e300},
+    "a lifetime that is no number": lambda document: {**document, "lifetime": "long"},
     "no expires": lambda document: {name: value for name, value in document.items() if name != "expires"},
     "another library's": lambda document: {"_id": document["_id"], "owner": "alice", "session": "{}"},
     "a date beyond Python's": {"expires": DatetimeMS(8_640_000_000_000_000)},

@@ -244,3 +244,12 @@ class Protocol(SessionMixin, RequestHandler):
     def get(self):
         self.session.here = True
         self.write(f"{self.request.protocol} {self.request.remote_ip}")
+
+
+def test_each_program_to_copy_from_is_listed_runs_as_it_says_and_has_tests():
+    listed = re.findall(r"^\| \[(\w+)\.py\]\(demo/recipes/\1\.py\)", README, re.MULTILINE)
+    there = sorted(path.stem for path in (ROOT / "demo" / "recipes").glob("*.py") if path.stem != "__init__")
+    assert sorted(listed) == there
+    for name in there:
+        assert f"python -m demo.recipes.{name}" in (ROOT / "demo" / "recipes" / f"{name}.py").read_text()
+        assert (ROOT / "tests" / "recipes" / f"test_{name}.py").exists()

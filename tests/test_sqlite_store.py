@@ -183,6 +183,8 @@ class TestTheFile:
             "document = 5",
             "document = CAST(x'ff' AS TEXT)",
             "expires = 'x'",
+            "lifetime = 'x'",
+            "lifetime = 9223372036854775807",
             "created = 1e300",
         ],
     )

@@ -8,7 +8,9 @@ itself to a dict. Both have the same meaning, which is MongoDB's.
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
 from .counters import same_float
 from .values import INT64_MAX, INT64_MIN, MISSING, Path, identical
@@ -60,13 +62,15 @@ class Changes:
         field must be there: what lost its surroundings is a conflict, not half an object.
     :arg owner: ``Set(owner)`` when the session is to belong to somebody else, or (None) to nobody; None leaves that as
         it is.
+    :arg lifetime: likewise, a timedelta or None, when its own idle timeout is to be another one.
     """
 
     ops: Mapping[Path, Op] = field(default_factory=dict)
     owner: Set | None = None
+    lifetime: Set | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.ops) or self.owner is not None
+        return bool(self.ops) or self.owner is not None or self.lifetime is not None
 
     def required(self) -> set[Path]:
         """Returns the paths of the dicts that must be there."""
@@ -141,6 +145,7 @@ class Snapshots(Protocol):
     """The live content of a session, as `ChangeSet.take` needs it."""
 
     owner: str | None
+    lifetime: timedelta | None
 
     def snapshot(self, path: Path, last: int | None = None) -> Any:
         """Returns a plain copy of what is at *path* (of a list only its *last* items), `MISSING` when nothing is."""
@@ -156,15 +161,15 @@ class ChangeSet:
     at the others'.
     """
 
-    __slots__ = ("_former_owner", "_root", "_taken")
+    __slots__ = ("_former", "_root", "_taken")
 
     def __init__(self) -> None:
         self._root = _Pending()
-        self._former_owner: Any = _UNKNOWN  # whose the session was at the last save, when that has changed
-        self._taken: tuple[_Pending, Any] | None = None
+        self._former: Mapping[str, Any] = _NOTHING_ELSE  # what owner and lifetime were at the last save, if not as now
+        self._taken: tuple[_Pending, Mapping[str, Any]] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._root) or self._former_owner is not _UNKNOWN
+        return bool(self._root) or bool(self._former)
 
     @property
     def may_grow(self) -> bool:
@@ -242,16 +247,16 @@ class ChangeSet:
         pending.become(kind, MISSING, default if kind is _Kind.INC else 0)
         return None
 
-    def owner_assigned(self, old: str | None, new: str | None) -> None:
-        """Notes that the session belongs to *new* now, and no longer to *old*."""
-        if self._former_owner is _UNKNOWN:
-            self._former_owner = old
-        if self._former_owner == new:
-            self._former_owner = _UNKNOWN
+    def attribute_assigned(self, name: Literal["owner", "lifetime"], old: Any, new: Any) -> None:
+        """Notes that what lies beside the content under this *name* is *new* now, and was *old*."""
+        former = {name: old, **self._former}
+        if former[name] == new:
+            del former[name]
+        self._former = former
 
     def clear(self) -> None:
         """Drops everything that is noted, and what has been taken."""
-        self._root, self._former_owner, self._taken = _Pending(), _UNKNOWN, None
+        self._root, self._former, self._taken = _Pending(), _NOTHING_ELSE, None
 
     # The way of a save: take, and then either of the others
 
@@ -259,14 +264,14 @@ class ChangeSet:
         """Returns what has been noted and starts anew. Tell `confirm` or `restore` how it ended."""
         ops: dict[Path, Op] = {}
         self._root.collect((), content, ops)
-        owner = None if self._former_owner is _UNKNOWN else Set(content.owner)
+        others = {name: Set(getattr(content, name)) for name in self._former}
         self.set_aside()
-        return Changes(ops, owner)
+        return Changes(ops, **others)
 
     def set_aside(self) -> None:
         """Starts anew, as the whole session is saved. Tell `confirm` or `restore` how it ended."""
-        self._taken = self._root, self._former_owner
-        self._root, self._former_owner = _Pending(), _UNKNOWN
+        self._taken = self._root, self._former
+        self._root, self._former = _Pending(), _NOTHING_ELSE
 
     def widen(self, fields: Iterable[str]) -> None:
         """Notes that the save under way has come to set these top-level *fields* whole, as they are now."""
@@ -287,9 +292,9 @@ class ChangeSet:
         """What was taken was not done, for certain: it is pending again, together with what was noted since."""
         if self._taken is None:
             return
-        later, (self._root, former_owner) = self._root, self._taken
+        later, (self._root, former) = self._root, self._taken
         self._root.add(later)
-        self._former_owner = former_owner if former_owner is not _UNKNOWN else self._former_owner
+        self._former = {**self._former, **former}
         self._taken = None
 
     def _reach(self, path: Path) -> "_Pending | None":
@@ -436,7 +441,8 @@ class _Pending:
             content.correct(path, stored)
 
 
-_UNKNOWN: Any = object()  # stands for an original that was a container, and for an owner that has not changed
+_UNKNOWN: Any = object()  # stands for an original that was a container
+_NOTHING_ELSE: Mapping[str, Any] = MappingProxyType({})
 _NEUTRAL = {int: _Kind.INC, float: _Kind.INC, list: _Kind.PUSH, dict: _Kind.CREATE}
 
 

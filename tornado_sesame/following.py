@@ -126,7 +126,7 @@ class Following:
         is_news = True
         if saving.data.is_loaded:
             saving.created, saving.expires = record.created, record.expires
-            is_news = saving.data.refresh(record.data, record.owner)
+            is_news = saving.data.refresh(record.data, record.owner, record.lifetime)
         else:  # as nobody knew whether it was saved
             saving.open(record)
         self.place()

@@ -41,6 +41,7 @@ class LiveSession:
 
     _is_late = False  # the session had ended when the request, which was on its way, came to load it
     _is_destroyed = False  # the client is to forget what it knows
+    _has_new_lifetime = False  # so it is to keep what it knows for another time
     _others: Sequence[Secret] = ()  # of further sessions that the client has cookies of
     _turn: asyncio.Lock | None = None  # for those who move or reload it
     _steps: "Sequence[asyncio.Task[None]]" = ()  # moves and ends that are under way
@@ -106,7 +107,7 @@ class LiveSession:
             return None
         moment = now()
         if saving.is_touch_due(moment):
-            return self.settings.expiry(saving.created, moment)
+            return self.settings.expiry(saving.created, moment, saving.data.lifetime)
         return self.settings.end(saving.created, saving.expires)
 
     @property
@@ -134,8 +135,27 @@ class LiveSession:
     def owner(self, owner: str | None) -> None:
         former = self.owner
         if owner != former:
-            self.begin_change().owner_assigned(former, owner)
+            self.begin_change().attribute_assigned("owner", former, owner)
             self._saving.data.owner = owner
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        """Its own idle timeout; None: that of all.
+
+        :raises SessionNotLoaded: when the session is not loaded.
+        """
+        self._saving.data.check_loaded()
+        return self._saving.data.lifetime
+
+    @lifetime.setter
+    def lifetime(self, lifetime: timedelta | None) -> None:
+        former = self.lifetime
+        if lifetime != former:
+            if self._saving.gone is None:
+                self._check_cookie_can_be_set()
+            self.begin_change().attribute_assigned("lifetime", former, lifetime)
+            self._saving.data.lifetime = lifetime
+            self._has_new_lifetime = True
 
     def cookie_header(self, *, https: bool) -> str | None:
         """Returns the ``Set-Cookie`` header that the response needs; None when the client already has what it needs.
@@ -143,9 +163,10 @@ class LiveSession:
         It counts as given to the client from then on.
         """
         cookie = self.settings.cookie
-        if self._secret is not None and self._secret is not self._told and self.id and self._saving.gone is None:
-            self._told = self._secret
-            lifetime = self.settings.cookie_lifetime(self._saving.created)
+        is_news = self._secret is not self._told or self._has_new_lifetime
+        if self._secret is not None and is_news and self.id and self._saving.gone is None:
+            self._told, self._has_new_lifetime = self._secret, False
+            lifetime = self.settings.cookie_lifetime(self._saving.created, self._saving.data.lifetime)
             return cookie.set_header(self._secret, https=https, lifetime=lifetime)
         if self._is_destroyed:
             self._is_destroyed = False
@@ -319,7 +340,7 @@ class LiveSession:
         assert saving.created is not None  # noqa: S101 - the client has its secret
         self._check_cookie_can_be_set()
         rotation = Rotation(self.settings, self._calls, old.id, new.id)
-        await rotation.begin(saving.data.whole(), saving.created, saving.data.owner)
+        await rotation.begin(saving.data, saving.created)
         self._check_cookie_can_be_set()  # again, as the response may have been sent meanwhile
         self._secret = new  # whatever response is sent from now on gives it to the client
         try:

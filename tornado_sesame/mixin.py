@@ -7,7 +7,7 @@ from asyncio import Future
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast, get_args, get_origin
 
@@ -23,6 +23,7 @@ from .errors import SessionStoreError
 from .live import LiveSession
 from .manager import SessionManager
 from .session import Session, SessionRoot
+from .settings import checked_lifetime
 from .stores import SessionStore
 from .values import check_owner
 
@@ -176,6 +177,24 @@ class SessionMixin(_Handler, Generic[SessionT]):
         if owner is not None:
             check_owner(owner)
         self._session_opened().owner = owner
+
+    @property
+    def session_lifetime(self) -> timedelta | None:
+        """How long this session lives when nobody uses it, if that is not as long as all others: "keep me signed in".
+
+        It is kept with the session, also when its id is rotated, and never beyond the manager's ``absolute_timeout``.
+        Whenever it changes, the response gives the browser the cookie again. With a lifetime of its own the session has
+        a cookie that outlasts the browser, whatever ``SessionCookie(max_age=...)`` says; with None, one like others.
+
+        :raises SessionNotLoaded: before the session is loaded.
+        :raises SessionError: when it is set after the response's headers are sent.
+        :raises TypeError, ValueError: when it is set to something that is no timedelta of at least a second, nor None.
+        """
+        return self._session_opened().lifetime
+
+    @session_lifetime.setter
+    def session_lifetime(self, lifetime: timedelta | None) -> None:
+        self._session_opened().lifetime = checked_lifetime(lifetime)
 
     @property
     def session_expires(self) -> datetime | None:

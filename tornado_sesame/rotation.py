@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from bson import encode
 from .calls import StoreCalls, end_of
 from .changes import Changes, Inc, Op, Push, Set, Unset
 from .errors import SessionNotSaved, SessionStoreError
+from .session import SessionData
 from .settings import UNTOLD_LIFETIME, SessionSettings, now, truncated_to_ms
 from .stores import Conflict, Outcome, SessionEnd, SessionInsert, SessionRecord, SessionUpdate
 from .values import CODEC_OPTIONS, MISSING, Path, plain
@@ -44,15 +46,17 @@ class Rotation:
         self._old = old
         self._new = new
 
-    async def begin(self, data: dict[str, Any], created: datetime, owner: str | None) -> None:
+    async def begin(self, content: SessionData, created: datetime) -> None:
         """Stores a copy.
 
         :raises SessionStoreError: when that failed.
         """
         moment = truncated_to_ms(now())
-        expires = min(moment + UNTOLD_LIFETIME, self._settings.expiry(created, moment))
-        self._copy = SessionRecord(self._new, data, created, moment, expires, owner)
-        given = SessionRecord(self._new, plain(data), created, moment, expires, owner)  # as the store may change it
+        expires = min(moment + UNTOLD_LIFETIME, self._settings.expiry(created, moment, content.lifetime))
+        self._copy = SessionRecord(
+            self._new, content.whole(), created, moment, expires, content.owner, content.lifetime
+        )
+        given = replace(self._copy, data=plain(self._copy.data))  # as the store may change it
         await self._calls.write(SessionInsert(given))
 
     async def complete(self) -> datetime | None:
@@ -92,7 +96,7 @@ class Rotation:
         changes = _difference(self._copy, record)
         while True:
             moment = truncated_to_ms(now())
-            expires = self._settings.expiry(record.created, moment)
+            expires = self._settings.expiry(record.created, moment, record.lifetime)
             outcome = await self._calls.write(SessionUpdate(self._new, changes, moment, expires))
             if not isinstance(outcome, Conflict):
                 return expires if outcome is Outcome.SAVED else None
@@ -150,7 +154,8 @@ def _difference(one: SessionRecord, other: SessionRecord) -> Changes:
     """Returns the changes that make *one* what *other* is, and leave alone what somebody else changes in *one*."""
     ops: dict[Path, Op] = {}
     _compare((), one.data, other.data, ops)
-    return Changes(ops, None if one.owner == other.owner else Set(other.owner))
+    owner = None if one.owner == other.owner else Set(other.owner)
+    return Changes(ops, owner, None if one.lifetime == other.lifetime else Set(other.lifetime))
 
 
 def _compare(path: Path, one: Any, other: Any, ops: dict[Path, Op]) -> None:

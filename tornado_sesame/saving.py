@@ -98,7 +98,7 @@ class Saving:
             self.data.open({})
         else:
             self.id, self.created, self.expires = record.id, record.created, record.expires
-            self.data.open(record.data, record.owner)
+            self.data.open(record.data, record.owner, record.lifetime)
 
     def open_gone(self, id: str) -> None:
         """Makes it empty, as the session with this *id* has ended while the request was on its way or under way."""
@@ -108,7 +108,7 @@ class Saving:
     def begin(self, id: str) -> None:
         """Has the content, if there is any, stored as a new session."""
         self.id, self.created, self.expires, self.gone = id, None, None, None
-        if self.data.data or self.data.owner is not None:
+        if not self.data.is_empty:
             self.data.changes.rewritten(())
             self.schedule()
 
@@ -129,7 +129,7 @@ class Saving:
         """Tells whether the stored session is to live longer when it is used at *moment*."""
         if self.created is None or self.expires is None or not self.touches:
             return False
-        return self._settings.is_touch_due(self.created, self.expires, moment)
+        return self._settings.is_touch_due(self.created, self.expires, moment, self.data.lifetime)
 
     def schedule(self) -> None:
         """Has what is about to change saved at the end of the tick."""
@@ -184,19 +184,21 @@ class Saving:
         data, changes, id = self.data, self.data.changes, self.id
         if self.gone is not None and changes:
             self._log_dropped(self.gone)
-        if id is None or self.gone is not None or (self.created is None and not data.data and data.owner is None):
+        if id is None or self.gone is not None or (self.created is None and data.is_empty):
             changes.clear()  # an empty session is not stored, nor one that has ended
             return None
         self._check_size()
         if self.created is None:
             changes.set_aside()
-            expires = self._settings.expiry(moment, moment)
-            return SessionInsert(SessionRecord(id, data.whole(), moment, moment, expires, data.owner))
-        is_due = self.is_touch_due(moment)
+            expires = self._settings.expiry(moment, moment, data.lifetime)
+            return SessionInsert(SessionRecord(id, data.whole(), moment, moment, expires, data.owner, data.lifetime))
         taken = changes.take(data)
-        if not taken and not is_due:
+        expires_anew = taken.lifetime is not None or self.is_touch_due(moment)
+        if not taken and not expires_anew:
             return None
-        return SessionUpdate(id, taken, moment, self._settings.expiry(self.created, moment) if is_due else None)
+        return SessionUpdate(
+            id, taken, moment, self._settings.expiry(self.created, moment, data.lifetime) if expires_anew else None
+        )
 
     def _check_size(self) -> None:
         limit = self._settings.max_bytes

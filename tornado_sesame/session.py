@@ -6,6 +6,7 @@ has it.
 
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Mapping
+from datetime import timedelta
 from functools import cache
 from typing import Any, Protocol, Self, cast
 
@@ -97,17 +98,18 @@ def _unloaded(kind: type[SessionRoot]) -> type[SessionRoot]:
 
 
 class SessionData:
-    """The content of a `Session` and its owner, as its `Backing` handles them: loaded, replaced, copied and saved.
+    """The content of a `Session` and what lies beside it, as its `Backing` handles it: loaded, replaced and saved.
 
     The session holds the content as long as somebody has the session.
     """
 
-    __slots__ = ("_changes", "_data", "_error", "_kind", "_session_ref", "is_loaded", "owner")
+    __slots__ = ("_changes", "_data", "_error", "_kind", "_session_ref", "is_loaded", "lifetime", "owner")
 
     def __init__(self, kind: type[SessionRoot] = Session) -> None:
         self._kind = kind
         self.is_loaded = False
         self.owner: str | None = None
+        self.lifetime: timedelta | None = None
         self._data = _NOTHING_LOADED
         self._error: SessionStoreError | None = None
         self._changes: ChangeSet | None = None  # until there is one
@@ -141,18 +143,23 @@ class SessionData:
                 self._data = _NOTHING_LOADED
         return session
 
-    def open(self, data: dict[str, Any], owner: str | None = None) -> None:
-        """Makes *data* the content, as loaded: nothing of it is a change. Nodes of the former content are detached."""
-        self._become(data, owner, is_loaded=True)
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing for which a session would be stored. A lifetime alone is no reason."""
+        return not self.data and self.owner is None
 
-    def refresh(self, data: dict[str, Any], owner: str | None) -> bool:
+    def open(self, data: dict[str, Any], owner: str | None = None, lifetime: timedelta | None = None) -> None:
+        """Makes *data* the content, as loaded: nothing of it is a change. Nodes of the former content are detached."""
+        self._become(data, owner, lifetime, is_loaded=True)
+
+    def refresh(self, data: dict[str, Any], owner: str | None, lifetime: timedelta | None) -> bool:
         """Makes *data*, which others have stored, the content where nothing is to be saved. Nodes stay what they are.
 
         :returns: whether that is anything else than what it was.
         """
-        if owner == self.owner and is_same(self.whole(), data):
+        if owner == self.owner and lifetime == self.lifetime and is_same(self.whole(), data):
             return False
-        self.owner = owner
+        self.owner, self.lifetime = owner, lifetime
         session = self._session_ref()
         if session is None:
             self._data = data
@@ -165,12 +172,13 @@ class SessionData:
 
         :arg error: what is raised when it is touched, in place of `SessionNotLoaded`.
         """
-        self._become(_NOTHING_LOADED, None, is_loaded=False)
+        self._become(_NOTHING_LOADED, None, None, is_loaded=False)
         self._error = error
 
-    def _become(self, data: dict[str, Any], owner: str | None, *, is_loaded: bool) -> None:
+    def _become(self, data: dict[str, Any], owner: str | None, lifetime: timedelta | None, *, is_loaded: bool) -> None:
         self._changes = None
         self.owner = owner
+        self.lifetime = lifetime
         self.is_loaded = is_loaded
         session = self._session_ref()
         if session is None:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from .cookie import SessionCookie
+from .cookie import LONGEST_MAX_AGE, SessionCookie
 
-__all__ = ["END_REMEMBERED", "LATE", "UNTOLD_LIFETIME", "SessionSettings", "now", "truncated_to_ms"]
+__all__ = ["END_REMEMBERED", "LATE", "UNTOLD_LIFETIME", "SessionSettings", "checked_lifetime", "now", "truncated_to_ms"]
 
 END_REMEMBERED = timedelta(minutes=1)
 """How long a store remembers that a session has ended; see `SessionEnd`."""
@@ -26,6 +26,8 @@ It is shorter than `END_REMEMBERED`, so that for as long as it can still be comp
 LONGEST = timedelta(days=365_000)
 
 SHORTEST = timedelta(seconds=1)
+
+MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +77,23 @@ class SessionSettings:
         if self.max_bytes is not None and not self.max_bytes > 0:
             raise ValueError(f"max_bytes={self.max_bytes!r}: must be a positive number of bytes")
 
-    def expiry(self, created: datetime, moment: datetime) -> datetime:
-        """Returns when a session that was created then and is used at *moment* expires."""
-        return self.end(created, moment + self.idle_timeout)
+    def expiry(self, created: datetime, moment: datetime, lifetime: timedelta | None) -> datetime:
+        """Returns when a session that was created then and is used at *moment* expires.
 
-    def cookie_lifetime(self, created: datetime | None) -> timedelta | None:
+        :arg lifetime: the session's own idle timeout; None: that of all.
+        """
+        return self.end(created, moment + (lifetime or self.idle_timeout))
+
+    def cookie_lifetime(self, created: datetime | None, lifetime: timedelta | None) -> timedelta | None:
         """Returns how long a browser that gets the cookie now is to keep it; None until it is closed.
+
+        A session with a *lifetime* of its own lives on as long as it is used, so its cookie is kept as long as browsers
+        keep any.
 
         :arg created: when the session began; None for a new one.
         """
-        max_age, limit = self.cookie.max_age, self.absolute_timeout
+        max_age = self.cookie.max_age if lifetime is None else LONGEST_MAX_AGE
+        limit = self.absolute_timeout
         if max_age is None or limit is None:
             return max_age
         moment = now()
@@ -98,9 +107,29 @@ class SessionSettings:
         """Returns when a session with these times ends, as the limit may be shorter than when *expires* was stored."""
         return expires if self.absolute_timeout is None else min(expires, created + self.absolute_timeout)
 
-    def is_touch_due(self, created: datetime, expires: datetime, moment: datetime) -> bool:
-        """Tells whether a session that would expire then is to live longer when it is used at *moment*."""
-        return expires - moment <= self.idle_timeout - self.touch_interval and expires < self.expiry(created, moment)
+    def is_touch_due(self, created: datetime, expires: datetime, moment: datetime, lifetime: timedelta | None) -> bool:
+        """Tells whether a session that would expire then is to live longer when it is used at *moment*.
+
+        One with a *lifetime* that is shorter than that of others is written more often in proportion.
+        """
+        idle, interval = self.idle_timeout, self.touch_interval
+        if lifetime is not None:
+            idle, interval = lifetime, min(interval, interval * (lifetime / idle))
+        return expires - moment <= idle - interval and expires < self.end(created, moment + idle)
+
+
+def checked_lifetime(lifetime: object) -> timedelta | None:
+    """Returns a session's own idle timeout as exact as stores keep it, in milliseconds.
+
+    :raises TypeError, ValueError: when it is none.
+    """
+    if lifetime is None:
+        return None
+    if not isinstance(lifetime, timedelta):
+        raise TypeError(f"session_lifetime must be a datetime.timedelta or None, not a {type(lifetime).__name__}")
+    if not SHORTEST <= lifetime <= LONGEST:
+        raise ValueError(f"session_lifetime={lifetime!r}: must be at least a second and at most {LONGEST.days:,} days")
+    return lifetime // MILLISECOND * MILLISECOND
 
 
 def now() -> datetime:

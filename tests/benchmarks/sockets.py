@@ -102,7 +102,7 @@ async def _insert(store: MongoStore, number: int) -> list[Secret]:
     manager = SessionManager(store)
     moment = truncated_to_ms(now())
     secrets = [Secret() for _ in range(number)]
-    expires = manager.settings.expiry(moment, moment)
+    expires = manager.settings.expiry(moment, moment, None)
     data = {"times": 1, "user": {"name": "Alice"}}
     for start in range(0, number, AT_ONCE):
         some = secrets[start : start + AT_ONCE]

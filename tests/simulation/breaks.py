@@ -19,7 +19,6 @@ from tornado_sesame.mixin import SessionMixin
 from tornado_sesame.rotation import Rotation
 from tornado_sesame.saving import Saving
 from tornado_sesame.stores import MemoryStore, SessionEnd, SessionRecord, SessionUpdate
-from tornado_sesame.values import plain
 
 __all__ = ["BREAKS"]
 
@@ -154,8 +153,9 @@ def an_end_that_is_only_told() -> Iterator[None]:
 
 @breaks
 def a_rotation_without_a_copy() -> Iterator[None]:
-    async def begin(self: Any, data: Any, created: Any, owner: Any) -> None:
-        self._copy = SessionRecord(self._new, plain(data), created, created, created.replace(year=2027), owner)
+    async def begin(self: Any, content: Any, created: Any) -> None:
+        later = created.replace(year=2027)
+        self._copy = SessionRecord(self._new, content.whole(), created, created, later, content.owner)
 
     with patch.object(Rotation, "begin", begin):
         yield

@@ -8,7 +8,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from ..changes import Changes
@@ -37,6 +37,7 @@ class SessionRecord:
     :arg data: the content. Whoever gets the record owns it and may change it.
     :arg created, updated, expires: aware UTC datetimes with whole milliseconds.
     :arg owner: to whom it belongs, a user's id; None for nobody.
+    :arg lifetime: how long it lives without being used, in whole milliseconds; None for as long as most.
     """
 
     id: str
@@ -45,6 +46,7 @@ class SessionRecord:
     updated: datetime
     expires: datetime
     owner: str | None = None
+    lifetime: timedelta | None = None
 
 
 class Outcome(enum.Enum):
@@ -117,7 +119,8 @@ class SessionUpdate:
     :arg id: of the session.
     :arg changes: what to do to the stored session.
     :arg updated: the time of the save. A stored session that expired by then counts as absent.
-    :arg expires: when the session will expire; None leaves that as it is.
+    :arg expires: until when the session is to live at least; None leaves that as it is. When the changes give it
+        another lifetime, it is when it will expire, be that earlier or later.
     """
 
     id: str
@@ -131,14 +134,15 @@ class SessionUpdate:
             return Outcome.GONE
         if fields := self.changes.conflicts(stored.data):
             return Conflict(frozenset(fields))
-        owner = self.changes.owner
+        owner, lifetime, expires = self.changes.owner, self.changes.lifetime, self.expires or stored.expires
         return SessionRecord(
             id=stored.id,
             data=self.changes.apply(stored.data),
             created=stored.created,
             updated=self.updated,
-            expires=self.expires or stored.expires,
+            expires=max(expires, stored.expires) if lifetime is None else expires,
             owner=stored.owner if owner is None else owner.value,
+            lifetime=stored.lifetime if lifetime is None else lifetime.value,
         )
 
 

@@ -215,7 +215,7 @@ class _Processes:
 def _copied(record: SessionRecord) -> SessionRecord:
     # Not by replace(), which takes as long as all the rest of a load.
     data: dict[str, Any] = plain(record.data)
-    return SessionRecord(record.id, data, record.created, record.updated, record.expires, record.owner)
+    return SessionRecord(record.id, data, record.created, record.updated, record.expires, record.owner, record.lifetime)
 
 
 _pid = os.getpid()

@@ -21,6 +21,7 @@ import textwrap
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pymongo
@@ -504,10 +505,12 @@ def _stored(document: dict[str, Any]) -> SessionRecord | SessionEnd | SessionRec
         owner = document.get("owner")
         if type(id) is not str or not (owner is None or type(owner) is str):
             raise TypeError("the _id or the owner is no str")
-        return SessionRecord(id, _data(document), in_utc(created), in_utc(updated), in_utc(expires), owner)
+        seconds = document.get("lifetime")
+        lifetime = None if seconds is None else timedelta(seconds=seconds)
+        return SessionRecord(id, _data(document), in_utc(created), in_utc(updated), in_utc(expires), owner, lifetime)
     except KeyError as error:
         return SessionRecordError(id, f"it has no field {error}")
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         return SessionRecordError(id, "a field is not of its type")
 
 
@@ -527,9 +530,15 @@ def _data(document: dict[str, Any]) -> dict[str, Any]:
 
 def _document(record: SessionRecord) -> dict[str, Any]:
     kept = escaped(record.data)
-    owner = {} if record.owner is None else {"owner": record.owner}
-    times = {"created": record.created, "updated": record.updated, "expires": record.expires}
-    return {"_id": record.id, "data": kept, **owner, **times, **({} if kept is record.data else {"escaped": True})}
+    document = {"_id": record.id, "data": kept}
+    if record.owner is not None:
+        document["owner"] = record.owner
+    document |= {"created": record.created, "updated": record.updated, "expires": record.expires}
+    if record.lifetime is not None:
+        document["lifetime"] = record.lifetime.total_seconds()
+    if kept is not record.data:
+        document["escaped"] = True
+    return document
 
 
 def _not_ended(id: str) -> dict[str, Any]:
@@ -609,16 +618,21 @@ def _filter(write: SessionUpdate) -> dict[str, Any]:
 def _update(write: SessionUpdate) -> dict[str, Any]:
     """Returns what *write* does to its document."""
     sets: dict[str, Any] = {"updated": write.updated}
-    if write.expires is not None:
-        sets["expires"] = write.expires
     # Nothing can be inserted with it; see the beginning of this module.
     update: dict[str, dict[str, Any]] = {"$set": sets, "$setOnInsert": {"_id": "never"}}
     changes = write.changes
-    if changes.owner is not None:
-        if changes.owner.value is None:
-            update["$unset"] = {"owner": True}
+    if write.expires is not None and changes.lifetime is None:
+        update["$max"] = {"expires": write.expires}
+    elif write.expires is not None:
+        sets["expires"] = write.expires
+    for name, change in ("owner", changes.owner), ("lifetime", changes.lifetime):
+        if change is None:
+            continue
+        value = change.value.total_seconds() if isinstance(change.value, timedelta) else change.value
+        if value is None:
+            update.setdefault("$unset", {})[name] = True
         else:
-            sets["owner"] = changes.owner.value
+            sets[name] = value
     above = {path[:depth] for path in changes.ops for depth in range(1, len(path))}
     is_escaped = False
     for path, op in changes.ops.items():

@@ -43,6 +43,7 @@ SCHEMA = (
         created INTEGER NOT NULL,  -- times are milliseconds since 1970
         updated INTEGER NOT NULL,
         expires INTEGER NOT NULL,
+        lifetime INTEGER,  -- milliseconds
         document BLOB,  -- BSON: {data, escaped}, as in MongoStore; NULL when the session has ended, at `updated`
         reason TEXT  -- why it has ended: destroyed or rotated
     )
@@ -74,7 +75,7 @@ WATCH_TIMEOUT = 15.0
 # How many times as long as it took to look at the sessions that are followed, there is until the next time.
 WATCH_PAUSE = 10
 
-COLUMNS = "number, id, owner, created, updated, expires, document, reason"
+COLUMNS = "number, id, owner, created, updated, expires, lifetime, document, reason"
 
 T = TypeVar("T")
 
@@ -391,7 +392,7 @@ def _data_version(connection: _Connection) -> int:
 
 
 def _hashes(connection: _Connection, ids: Sequence[str]) -> dict[str, int]:
-    query = "SELECT owner, document, reason FROM sessions WHERE id = ?"
+    query = "SELECT owner, lifetime, document, reason FROM sessions WHERE id = ?"
     with connection.reading():
         return {id: hash(connection.execute(query, (id,)).fetchone()) for id in ids}
 
@@ -505,6 +506,7 @@ class _Row(NamedTuple):
     created: int
     updated: int
     expires: int
+    lifetime: int | None
     document: bytes | None
     reason: str | None
 
@@ -515,7 +517,8 @@ class _Row(NamedTuple):
                 self.owner.encode()  # fails when it is no UTF-8
             if self.document is None:
                 return SessionEnd(self.id, updated, expires, "rotated" if self.reason == "rotated" else "destroyed")
-            return SessionRecord(self.id, _data(self.document), created, updated, expires, self.owner)
+            lifetime = None if self.lifetime is None else self.lifetime * MILLISECOND
+            return SessionRecord(self.id, _data(self.document), created, updated, expires, self.owner, lifetime)
         except (BSONError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             return SessionRecordError(self.id, f"its row is damaged ({type(error).__name__})")
 
@@ -528,10 +531,10 @@ def _row(connection: _Connection, id: str) -> _Row | None:
 def _columns(stored: SessionRecord | SessionEnd) -> dict[str, Any]:
     if isinstance(stored, SessionEnd):
         times = (stored.ended, stored.ended, stored.expires)
-        owner, document, reason = None, None, stored.reason
+        owner, lifetime, document, reason = None, None, None, stored.reason
     else:
         times = (stored.created, stored.updated, stored.expires)
-        owner, document, reason = stored.owner, _document(stored.data), None
+        owner, lifetime, document, reason = stored.owner, stored.lifetime, _document(stored.data), None
     created, updated, expires = map(_milliseconds, times)
     return {
         "id": stored.id,
@@ -539,6 +542,7 @@ def _columns(stored: SessionRecord | SessionEnd) -> dict[str, Any]:
         "created": created,
         "updated": updated,
         "expires": expires,
+        "lifetime": None if lifetime is None else lifetime // MILLISECOND,
         "document": document,
         "reason": reason,
     }

@@ -203,13 +203,33 @@ class StoreContract:
         assert await data(store, id) == {"a": ["one", "two"], "d": {"l": [{"x": 1}]}, "n": 3}
 
     async def test_times(self, store: SessionStore) -> None:
-        """An update sets `updated`; it sets `expires` only where the write has one, and never `created`."""
+        """An update sets `updated`; it sets `expires` only where the write has a later one, and never `created`."""
         id = await inserted(store)
         moment, end = NOW + timedelta(seconds=5), LATER + timedelta(seconds=5)
         await save(store, [update(id, {("n",): Set(2)}, at=moment)])
         assert await load(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, moment, LATER)
         await save(store, [update(id, {}, at=moment, expires=end)])
         assert await load(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, moment, end)
+        await save(store, [update(id, {}, at=moment, expires=LATER)])  # by a request that began before
+        assert await load(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, moment, end)
+
+    async def test_a_lifetime_decides_when_a_session_expires(self, store: SessionStore) -> None:
+        """`Changes.lifetime` is None (leave it), Set(None) (none), or Set(timedelta); `expires` is set with it."""
+        week = timedelta(days=7, milliseconds=1)
+        ids = [await inserted(store, lifetime=week, expires=EVEN_LATER), await inserted(store, expires=EVEN_LATER)]
+        others = update(ids[0], {}, lifetime=Set(None), expires=LATER), update(ids[1], {}, lifetime=Set(week))
+        assert {id: record.lifetime for id, record in (await loaded(store, ids)).items()} == {
+            ids[0]: week,
+            ids[1]: None,
+        }
+        assert await save(store, others) == [Outcome.SAVED] * 2
+        found = await loaded(store, ids)
+        assert [(found[id].lifetime, found[id].expires) for id in ids] == [(None, LATER), (week, EVEN_LATER)]
+        await save(store, [update(ids[1], {(): Set({})}, owner=Set("bob"))])
+        assert {record.lifetime async for record in records(store, "bob")} == {week}
+        popped = await pop(store, ids[1])
+        assert isinstance(popped, SessionRecord)
+        assert popped.lifetime == week
 
     async def test_overlapping_updates_are_all_done(self, store: SessionStore) -> None:
         """Read, change and write is one step: in a transaction, under a lock, or without an await in between."""
@@ -594,16 +614,16 @@ def new_id() -> str:
     return uuid.uuid4().hex * 2
 
 
-def insert(content: Mapping[str, Any], *, expires: datetime = LATER, owner: str | None = None) -> SessionInsert:
+def insert(content: Mapping[str, Any], *, expires: datetime = LATER, **attributes: Any) -> SessionInsert:
     """Returns a write that makes a new session."""
-    return SessionInsert(SessionRecord(new_id(), plain(content), NOW, NOW, expires, owner))
+    return SessionInsert(SessionRecord(new_id(), plain(content), NOW, NOW, expires, **attributes))
 
 
 def update(
-    id: str, ops: Ops, *, at: datetime = NOW, expires: datetime | None = None, owner: Set | None = None
+    id: str, ops: Ops, *, at: datetime = NOW, expires: datetime | None = None, **attributes: Set | None
 ) -> SessionUpdate:
     """Returns a write that changes a session."""
-    return SessionUpdate(id, Changes(ops, owner), at, expires)
+    return SessionUpdate(id, Changes(ops, **attributes), at, expires)
 
 
 def ending(id: str) -> SessionEnd:

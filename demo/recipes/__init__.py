@@ -1,0 +1,1 @@
+"""Small, complete programs to copy from; each says in its docstring how it is run."""
