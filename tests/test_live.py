@@ -687,7 +687,7 @@ async def test_a_session_that_is_touched_after_the_socket_has_ended_is_not_follo
 def refreshed(*contents, kind=Session):
     local = Local(contents[0], kind=kind)
     for content in contents[1:]:
-        local._content.refresh(copy.deepcopy(content), None)
+        local._content.refresh(copy.deepcopy(content), None, None)
     return local
 
 
@@ -695,12 +695,12 @@ def test_a_number_that_was_deleted_and_set_anew_counts_from_there():
     local = refreshed({"n": 5})
     held = local.session.n
     for content in {}, {"n": 1}:
-        local._content.refresh(dict(content), None)
+        local._content.refresh(dict(content), None, None)
     local.session.n = held + 1
     assert (local.session.n, local.take_changes().ops) == (2, {("n",): Inc(1)})
     local = refreshed({"n": 5})
     held = local.session.n
-    local._content.refresh({}, None)
+    local._content.refresh({}, None, None)
     local.session.n = held + 1
     assert (local.session.n, local.take_changes().ops) == (1, {("n",): Inc(1)})
 
@@ -708,7 +708,7 @@ def test_a_number_that_was_deleted_and_set_anew_counts_from_there():
 def test_what_others_remove_does_not_pile_up():
     local = refreshed({})
     for number in range(1000):
-        local._content.refresh({f"k{number}": {"n": number}}, None)
+        local._content.refresh({f"k{number}": {"n": number}}, None, None)
         assert local.session[f"k{number}"].n == number
     assert len(local.session._absent) <= 101
 
@@ -727,7 +727,7 @@ def test_a_long_list_is_refreshed_in_linear_time():
     local = refreshed({"l": list(items)})
     assert len(local.session.l) == 2000
     Counting.comparisons = 0
-    local._content.refresh({"l": [*items, "one more"]}, None)
+    local._content.refresh({"l": [*items, "one more"]}, None, None)
     assert Counting.comparisons <= 5000
     assert len(local.session.l) == 2001
 

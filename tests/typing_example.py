@@ -40,7 +40,7 @@ class Handler(SessionMixin, RequestHandler):
         session.user.name = "Bob"
         self.session = {"fresh": True}
         assert_type(self.session_id, str | None)
-        assert_type(self.session_manager, SessionManager)
+        assert_type(self.session_manager, SessionManager[Any])
         await self.rotate_session_id()
         try:
             await self.save_session()
@@ -172,3 +172,14 @@ for collection in motor.site.sessions, client.site.sessions:
         idle_timeout=timedelta(hours=1),
     )
     Application([("/", Handler), ("/socket", Socket)], sessions=manager)
+
+
+async def edits(untyped: SessionManager, typed: SessionManager[Visit]) -> None:
+    async with untyped.edit("0f6a") as session:
+        assert_type(session, Session)
+    async with SessionManager().edit("0f6a") as session:
+        assert_type(session, Session)
+    async with typed.edit("0f6a") as visit:
+        assert_type(visit, Visit)
+        visit.times += 1
+    Application([], sessions=SessionManager[Visit](MongoStore(client.site.sessions)))

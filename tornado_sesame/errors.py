@@ -6,6 +6,7 @@ They name the session's id (a hash, safe to log) and the path inside the session
 from tornado.web import HTTPError
 
 __all__ = [
+    "ELSEWHERE",
     "SHUTTING_DOWN",
     "SessionDataError",
     "SessionError",
@@ -20,6 +21,12 @@ __all__ = [
 
 # Why something is not done any more.
 SHUTTING_DOWN = "the server is shutting down"
+
+# Why a session cannot be changed here.
+ELSEWHERE = (
+    "a session can be changed in the event loop of its request only, and this is another thread or another loop: "
+    "hand the change over with loop.call_soon_threadsafe(...)"
+)
 
 # How many characters of a key an error shows: strangers may choose keys, and errors go to logs.
 SHOWN = 80
@@ -60,10 +67,17 @@ class SessionDataError(SessionError, TypeError):
 
 
 class SessionGone(SessionError):
-    """The session has ended, so what was changed in it is not saved: it was destroyed or rotated, or has expired."""
+    """The session has ended, so what was changed in it is not saved: it was destroyed or rotated, or has expired.
+
+    :arg id: of the session; None when what was given as one has not the form of an id.
+    """
 
     def __init__(self, id: str | None) -> None:
-        super().__init__(f"session {id} has ended: it was destroyed or rotated, or has expired")
+        super().__init__(
+            "there is no such session, as this is no session's id: give what `session_id` is"
+            if id is None
+            else f"session {id} has ended: it was destroyed or rotated, or has expired"
+        )
 
 
 class SessionStoreError(SessionError, HTTPError):

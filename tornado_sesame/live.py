@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 from .calls import Loaded, Saved, StoreCalls
 from .changes import ChangeSet
 from .cookie import Secret
-from .errors import SHUTTING_DOWN, SessionError, SessionGone, SessionNotSaved, SessionStoreError
+from .errors import ELSEWHERE, SHUTTING_DOWN, SessionError, SessionGone, SessionNotSaved, SessionStoreError
 from .following import Following, Hear
 from .rotation import Rotation
 from .saving import Saving
@@ -251,7 +251,7 @@ class LiveSession:
         :raises SessionStoreError: when nobody knows whether it was done. The session is to be loaded again.
         :raises SessionGone: when the session has ended, so that nothing will be saved.
         """
-        await self._save()
+        await self._saving.save()
         if self._saving.gone is not None:
             raise SessionGone(self._saving.gone)
 
@@ -325,7 +325,7 @@ class LiveSession:
             await self.load()
             saving = self._saving
             if saving.gone is None and self._secret is self._told:  # else nobody has the secret yet
-                await self._save()
+                await saving.save()
                 if saving.gone is None and self._secret is not None:
                     async with saving.held():
                         await self._move(self._secret)
@@ -373,21 +373,11 @@ class LiveSession:
         self._secret, self._told = Secret(), None
         self._saving.begin(self._secret.id)
 
-    async def _save(self) -> None:
-        if self.is_unsaved:
-            saved = await asyncio.shield(self.saved())
-            if isinstance(saved, SessionStoreError):
-                self._saving.is_loss_told = self._saving.is_loss_told or saved is self.lost
-                raise saved
-        if self.lost is not None and not (self.is_loaded and self._saving.is_loss_told):
-            self._saving.is_loss_told = True
-            raise self.lost
-
     async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
         """Saves what is pending and returns what *read* returns, when nothing was changed and saved meanwhile."""
         while True:
             if self.is_loaded:
-                await self._save()
+                await self._saving.save()
             sent = self._saving.sent
             found = await read()
             if not self.is_unsaved and self._saving.sent == sent:
@@ -453,12 +443,6 @@ class LiveSession:
         self._carried = ()
         self._saving.open(None)
         self._place()
-
-
-ELSEWHERE = (
-    "a session can be changed in the event loop of its request only, and this is another thread or another loop: "
-    "hand the change over with loop.call_soon_threadsafe(...)"
-)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:

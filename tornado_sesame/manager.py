@@ -1,25 +1,38 @@
 """`SessionManager`: the application's sessions, as it sets them up and administers them."""
 
 import logging
+import typing
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, cast, get_args
 
 from .calls import SessionStats, StoreCalls
 from .cookie import Secret, SessionCookie, is_id
-from .errors import SessionRecordError
+from .editing import Editing
+from .errors import SessionGone, SessionRecordError
 from .live import LiveSession
 from .session import Session, SessionRoot
 from .settings import LATE, SessionSettings, now
 from .stores import MemoryStore, SessionRecord, SessionStore
 from .values import check_owner
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # its stubs come with each type checker
+
+    SessionT = TypeVar("SessionT", bound=SessionRoot, default=Session)
+else:
+    SessionT = typing.TypeVar("SessionT", bound=SessionRoot)
+
 __all__ = ["SessionManager"]
 
 logger = logging.getLogger("tornado_sesame")
 
 
-class SessionManager:
+class SessionManager(Generic[SessionT]):
     """Holds what all requests of an application share; pass it as ``Application(..., sessions=SessionManager(...))``.
+
+    ``SessionManager[Visit](...)``, with a `TypedSession`, makes those that `edit` gives of that class.
 
     :arg store: where sessions are kept; by default a `MemoryStore`, which forgets them when the process ends.
     :arg touch_interval: by default a twentieth of *idle_timeout*. For this and all others, see `SessionSettings`.
@@ -57,6 +70,19 @@ class SessionManager:
         )
         self._calls = StoreCalls(store, self.settings)
 
+    def __class_getitem__(cls, kind: Any) -> Any:
+        if isinstance(kind, type) and kind is not Any and not issubclass(kind, SessionRoot):
+            raise TypeError(f"the parameter of SessionManager must be a subclass of TypedSession, not {kind!r}")
+        return super().__class_getitem__(kind)  # type: ignore[misc]  # of Generic
+
+    def _session_kind(self) -> type[SessionRoot]:
+        """Returns the class of sessions that this manager, or a class that it is of, was given as a parameter."""
+        for alias in (getattr(self, "__orig_class__", None), *getattr(self, "__orig_bases__", ())):
+            for kind in get_args(alias):
+                if isinstance(kind, type) and issubclass(kind, SessionRoot):
+                    return kind
+        return Session
+
     @property
     def store(self) -> SessionStore:
         """Where the sessions are kept."""
@@ -77,6 +103,33 @@ class SessionManager:
         """Returns the session of a request whose cookies carry *secrets*; see `LiveSession`."""
         return LiveSession(self.settings, self._calls, secrets, age, kind, touches)
 
+    @asynccontextmanager
+    async def edit(self, session_id: str) -> AsyncIterator[SessionT]:
+        """Gives a session to somebody else than its visitor: a worker that is done, or an administrator::
+
+            async with sessions.edit(session_id) as session:
+                session.role = "editor"
+
+        It is changed and saved as in a handler, so what others change at the same time is kept, and handlers that have
+        it open hear of it. When the block ends, all of it is saved. An exception does not undo what was changed before
+        it. The session's life is not extended.
+
+        :arg session_id: see `SessionMixin.session_id`. A session that is rotated goes on under another id; all those of
+            a user are ``sessions.records(owner)``.
+        :raises SessionGone: when there is no such session, or when it has ended before the changes were saved.
+        :raises SessionStoreError: when the store fails; see `SessionMixin.save_session`.
+        """
+        _check_session_id(session_id)
+        if not is_id(session_id):
+            raise SessionGone(None)  # it may be a secret
+        editing = Editing(self.settings, self._calls, session_id, self._session_kind())
+        await editing.load()
+        try:
+            yield cast(SessionT, editing.session)
+            await editing.save()
+        finally:
+            editing.end()
+
     async def destroy(self, session_id: str) -> None:
         """Ends the session with this id (see `SessionMixin.session_id`), wherever it is in use.
 
@@ -84,8 +137,7 @@ class SessionManager:
 
         :raises SessionStoreError: when the store fails.
         """
-        if not isinstance(session_id, str):
-            raise TypeError(f"session_id must be a str, not a {type(session_id).__name__}")
+        _check_session_id(session_id)
         if is_id(session_id):  # anything else is no session's, and has no business in a query or the log
             await self._calls.end([session_id])
 
@@ -142,3 +194,8 @@ class SessionManager:
         Call it when the server has stopped and its connections are closed, as what begins later is not waited for.
         """
         await self._calls.close()
+
+
+def _check_session_id(session_id: object) -> None:
+    if not isinstance(session_id, str):
+        raise TypeError(f"session_id must be a str, not a {type(session_id).__name__}")

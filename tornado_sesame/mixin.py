@@ -207,7 +207,7 @@ class SessionMixin(_Handler, Generic[SessionT]):
         return self._session_opened().expires
 
     @property
-    def session_manager(self) -> SessionManager:
+    def session_manager(self) -> SessionManager[Any]:
         """The application's manager: its setting ``sessions``, or one in memory that is made here and kept there."""
         return _manager_of(self.application)
 
@@ -342,7 +342,7 @@ class SessionMixin(_Handler, Generic[SessionT]):
             super().log_exception(typ, value, tb)
 
     @property
-    def _session_manager(self) -> SessionManager:
+    def _session_manager(self) -> SessionManager[Any]:
         # The application may have the public name for something else, as Jupyter Server has.
         if type(self).session_manager is not SessionMixin.session_manager:
             manager: object = self.session_manager
@@ -595,7 +595,7 @@ class _Hold(NamedTuple):
         return self.saved is None or self.saved.done()
 
 
-def _manager_of(application: Application) -> SessionManager:
+def _manager_of(application: Application) -> SessionManager[Any]:
     settings = application.settings
     manager = settings.get("sessions")
     if manager is None:

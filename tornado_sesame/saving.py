@@ -145,6 +145,20 @@ class Saving:
             self._next = asyncio.get_running_loop().create_future()
         return self._next
 
+    async def save(self) -> None:
+        """Returns when all that was changed before is saved, or the session is `gone`.
+
+        :raises SessionStoreError: when it was not saved, or nobody knows; once, and again where it is not loaded.
+        """
+        if self.is_unsaved:
+            saved = await asyncio.shield(self.saved())
+            if isinstance(saved, SessionStoreError):
+                self.is_loss_told = self.is_loss_told or saved is self.lost
+                raise saved
+        if self.lost is not None and not (self.data.is_loaded and self.is_loss_told):
+            self.is_loss_told = True
+            raise self.lost
+
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """Gives a context in which nothing is being saved: what changes waits for its end."""

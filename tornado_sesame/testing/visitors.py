@@ -8,7 +8,9 @@ from ..manager import SessionManager
 __all__ = ["authenticated_cookie"]
 
 
-async def authenticated_cookie(manager: SessionManager, data: Mapping[str, Any], *, owner: str | None = None) -> str:
+async def authenticated_cookie(
+    manager: SessionManager[Any], data: Mapping[str, Any], *, owner: str | None = None
+) -> str:
     """Stores a new session and returns the ``Cookie`` header of the browser that has it.
 
     With it, a test begins where a login would have ended::
