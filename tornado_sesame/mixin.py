@@ -603,7 +603,8 @@ def _manager_of(application: Application) -> SessionManager[Any]:
             if isinstance(value, SessionManager | SessionStore):
                 raise TypeError(
                     f"the application setting `{name}` is a {type(value).__name__}, but sessions are set up by the "
-                    "setting `sessions`: use Application(..., sessions=SessionManager(store))"
+                    "setting `sessions`: use Application(..., sessions=SessionManager(store)), or override "
+                    "`session_manager` in handlers that use another one"
                 )
         manager = settings["sessions"] = SessionManager()
     if not isinstance(manager, SessionManager):
