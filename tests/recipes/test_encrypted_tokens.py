@@ -191,7 +191,7 @@ async def test_keys_and_tokens_are_neither_logged_nor_shown(start, caplog, capsy
         assert secret not in shown
 
 
-@pytest.mark.parametrize("keys", [f"{NEW},{OTHER[:30]}", OTHER[:30], None])
+@pytest.mark.parametrize("keys", [f"{NEW},{OTHER[:30]}", OTHER[:30], None], ids=["the second", "the only one", "none"])
 def test_the_program_does_not_start_with_wrong_keys_and_shows_none(keys):
     environment = {name: value for name, value in os.environ.items() if name != "TOKEN_KEYS"}
     if keys is not None:
