@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from .coalescer import Coalescer
 from .deadlines import GRACE_SECONDS, answer_within
 from .errors import SessionNotSaved, SessionRecordError, SessionStoreError, SessionTooLarge
-from .settings import END_REMEMBERED, SessionSettings, now, truncated_to_ms
+from .settings import END_REMEMBERED, UNTOLD_LIFETIME, SessionSettings, now, truncated_to_ms
 from .stores import (
     Conflict,
     Outcome,
@@ -57,6 +57,10 @@ class Savable(Protocol):
 
     id: str | None
 
+    @property
+    def new_owner(self) -> str | None:
+        """To whom it belongs since the last write that was taken; None when that did not say so."""
+
     def take(self, moment: datetime) -> SessionWrite | None:
         """Returns what is to be saved, or None when there is nothing.
 
@@ -95,7 +99,7 @@ class StoreCalls:
         self._settings = settings
         self._store_timeout = max(settings.timeout - STORE_LEAD_SECONDS, settings.timeout / 2)
         self.watching = Watching(store)
-        self._steps: set[asyncio.Task[None]] = set()
+        self._steps: set[asyncio.Task[Any]] = set()
         self._calls: set[asyncio.Task[Any]] = set()
         self._loads: Coalescer[str, Loaded] = Coalescer(
             self._load_batch,
@@ -114,10 +118,14 @@ class StoreCalls:
         return self._loads.submit(id)
 
     def save(self, session: Savable) -> "asyncio.Future[Saved]":
-        """Saves what has changed in *session*, together with all others that have changed at the moment."""
-        return self._saves.submit(session)
+        """Saves what has changed in *session*, together with all others that have changed at the moment.
 
-    def start(self, step: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        If it gets an owner by that, and he has too many sessions then, those that were used longest ago end, too.
+        """
+        saved = self._saves.submit(session)
+        return saved if self._settings.max_per_owner is None else self.start(self._save_and_limit(session, saved))
+
+    def start(self, step: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Runs to its end what must not stop halfway, whoever stops waiting for it; `close` waits, too."""
         task = asyncio.ensure_future(step)
         self._steps.add(task)
@@ -207,7 +215,29 @@ class StoreCalls:
                     await asyncio.wait(tasks)
                     await asyncio.sleep(0)  # for those who wait for them
 
-    def _on_step_done(self, step: "asyncio.Task[None]") -> None:
+    async def _save_and_limit(self, session: Savable, saving: "asyncio.Future[Saved]") -> Saved:
+        saved = await saving
+        owner = session.new_owner
+        if saved is Outcome.SAVED and owner is not None:
+            # It is saved, whatever comes of this. An error is in the log; the owner's next session is another attempt.
+            with suppress(SessionStoreError, asyncio.CancelledError):
+                await self._limit(owner)
+        return saved
+
+    async def _limit(self, owner: str) -> None:
+        """Ends the sessions that an owner has too many.
+
+        Of several who do this at once, each does so after its own session was saved. So the last of them knows all, and
+        none ends one that the last would leave.
+        """
+        records = [record async for record in self.records(owner) if isinstance(record, SessionRecord)]
+        # One that is being rotated is there twice; see `Rotation`.
+        lasting = {record.created for record in records if not _is_copy(record)}
+        sessions = [record for record in records if not (_is_copy(record) and record.created in lasting)]
+        sessions.sort(key=lambda record: (record.updated, record.created, record.id), reverse=True)
+        await self.end([record.id for record in sessions[self._settings.max_per_owner :]])
+
+    def _on_step_done(self, step: "asyncio.Task[Any]") -> None:
         self._steps.discard(step)
         if not step.cancelled():
             step.exception()  # is for those who wait, if there are any
@@ -299,6 +329,11 @@ class StoreCalls:
             return await self.store.save(writes, timeout=self._store_timeout)
         except Exception as error:
             return [error] * len(writes)
+
+
+def _is_copy(record: SessionRecord) -> bool:
+    """Tells whether this may be what a rotation has begun with; a session with a short idle timeout looks alike."""
+    return record.expires - record.updated <= UNTOLD_LIFETIME
 
 
 def end_of(id: str, reason: Literal["destroyed", "rotated"] = "destroyed") -> SessionEnd:

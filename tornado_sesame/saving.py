@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from .calls import Saved, StoreCalls
+from .changes import Changes, Set
 from .errors import SessionNotSaved, SessionStoreError, SessionTooLarge
 from .session import SessionData
 from .settings import SessionSettings
@@ -89,6 +90,16 @@ class Saving:
     def is_unsaved(self) -> bool:
         """Whether there are changes that the store has not confirmed."""
         return self.data.has_changes or (self._sent is not None and not _is_touch(self._sent))
+
+    @property
+    def new_owner(self) -> str | None:
+        """To whom the session belongs since the save that is under way; None when that does not say so."""
+        match self._sent:
+            case SessionInsert(record):
+                return record.owner
+            case SessionUpdate(changes=Changes(owner=Set(owner))):
+                return owner  # type: ignore[no-any-return]
+        return None
 
     def open(self, record: SessionRecord | None) -> None:
         """Makes *record* what is known to be stored; None: nothing, and so there is no id."""

@@ -40,6 +40,9 @@ class SessionSettings:
         but a new session, after `SessionMixin.destroy_session`, begins this time anew.
     :arg touch_interval: how much of *idle_timeout* must have passed before a use extends the session; so one that is
         only read is written once in this time.
+    :arg max_per_owner: how many sessions an owner may have; None for any number. When one more gets this owner, those
+        that were used longest ago end before the response goes out, as far as `touch_interval` and the clocks of
+        several servers let that be told.
     :arg wait_for_save: holds each response until the changes its handler made are saved, and answers with a 503 when
         they cannot be. False sends responses at once and logs failed saves; a client that is faster than the save then
         finds its session as it was before, and a new one not at all.
@@ -53,6 +56,7 @@ class SessionSettings:
     idle_timeout: timedelta
     absolute_timeout: timedelta | None
     touch_interval: timedelta
+    max_per_owner: int | None
     wait_for_save: bool
     timeout: float
     max_bytes: int | None
@@ -70,6 +74,11 @@ class SessionSettings:
                 raise ValueError(f"{name}={value!r}: must be at least a second and at most {LONGEST.days:,} days")
         if not timedelta(0) <= self.touch_interval < self.idle_timeout:
             raise ValueError(f"touch_interval={self.touch_interval!r}: must be shorter than idle_timeout")
+        if self.max_per_owner is not None:
+            if isinstance(self.max_per_owner, bool) or not isinstance(self.max_per_owner, int):
+                raise TypeError(f"max_per_owner must be an int or None, not a {type(self.max_per_owner).__name__}")
+            if self.max_per_owner < 1:
+                raise ValueError(f"max_per_owner={self.max_per_owner!r}: must be at least 1, or None for any number")
         if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float):
             raise TypeError(f"timeout must be a number of seconds, not a {type(self.timeout).__name__}")
         if not 0 < self.timeout <= LONGEST.total_seconds():
