@@ -392,11 +392,11 @@ class TestOne:
         (proxy.lose_answer if what == "answer" else proxy.lose_command)("insert")
         if repeats:
             await live.save()
-            assert live.cookie_header(https=True)
+            assert live.response_header(https=True)[1]
         else:
             with pytest.raises(SessionStoreError):
                 await live.save()
-            assert live.cookie_header(https=True) is None
+            assert live.response_header(https=True) is None
         is_done = repeats or what == "answer"
         assert await database.data(id) == ({"n": 1} if is_done else None)
 
@@ -539,7 +539,7 @@ async def started(manager):
     live.open_empty()
     live.session.update(n=0, d={"l": []})
     await live.save()
-    live.cookie_header(https=True)
+    live.response_header(https=True)[1]
     return live
 
 

@@ -68,7 +68,7 @@ async def started(manager, **content):
     live.open_empty()
     live.session.update(n=0, **content)
     await live.save()
-    return live, secret_in(live.cookie_header(https=False))
+    return live, secret_in(live.response_header(https=False)[1])
 
 
 async def opened(manager, secret):
@@ -321,7 +321,7 @@ class TestSaving:
         live.session.n = 1
         with pytest.raises(SessionStoreError, match="lost"):
             await live.save()
-        assert live.cookie_header(https=False) is None
+        assert live.response_header(https=False) is None
         session = await live.session
         assert session == ({"n": 1} if is_done else {})
         session.m = 2
@@ -542,7 +542,7 @@ class TestRotating:
         before = await record_of(manager, live.id)
         live.session.n += 1
         await live.rotate()
-        new = secret_in(live.cookie_header(https=False))
+        new = secret_in(live.response_header(https=False)[1])
         assert new != old
         assert await database.data(old) is None
         after = await record_of(manager, live.id)

@@ -130,7 +130,7 @@ class Overlap(RuleBasedStateMachine):
         live.open_empty()
         live.replace(START)
         await live.save()
-        return secret_in(live.cookie_header(https=False)), live.id
+        return secret_in(live.response_header(https=False)[1]), live.id
 
     @precondition(lambda self: self.stored is not None)
     @rule(number=SESSIONS)

@@ -269,7 +269,7 @@ async def test_no_frame_of_a_traceback_shows_a_secret():
     live.open_empty()
     live.session.n = 1
     await live.save()
-    secrets = [secret_in(live.cookie_header(https=True))]
+    secrets = [secret_in(live.response_header(https=True)[1])]
     shown = ""
     fine, lost = (None, None), ("before", UNKNOWN)
     for steps in ([lost], [fine, lost, lost], [fine, fine, lost]):
@@ -281,7 +281,7 @@ async def test_no_frame_of_a_traceback_shows_a_secret():
         for error in (caught.value, caught.value.__cause__):
             frames = traceback.TracebackException.from_exception(error, capture_locals=True).stack
             shown += "".join(repr(frame.locals) for frame in frames if frame.filename != __file__)
-        told = again.cookie_header(https=True)
+        told = again.response_header(https=True)[1]
         if told is not None:
             secrets.append(secret_in(told))
             await asyncio.sleep(4)  # until it is settled

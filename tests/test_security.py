@@ -265,7 +265,7 @@ class TestSecrets:
         live.open_empty()
         live.session.password = "correct horse"
         await live.save()
-        self.secret = live.cookie_header(https=True).partition("=")[2].partition(";")[0]
+        self.secret = live.response_header(https=True)[1].partition("=")[2].partition(";")[0]
         assert re.fullmatch(r"[\w-]{43}", self.secret)
         return live
 

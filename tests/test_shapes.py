@@ -29,7 +29,7 @@ async def two(manager, content):
     live.open_empty()
     live.replace(content)
     await live.save()
-    secret = secret_in(live.cookie_header(https=False))
+    secret = secret_in(live.response_header(https=False)[1])
     sessions = [manager.open([Secret(secret)]) for _ in range(2)]
     await asyncio.gather(*(session.load() for session in sessions))
     return sessions

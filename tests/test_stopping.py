@@ -101,7 +101,7 @@ async def told(manager):
     live.open_empty()
     live.session.n = 0
     await live.save()
-    live.cookie_header(https=True)
+    live.response_header(https=True)[1]
     return live
 
 
@@ -150,4 +150,4 @@ async def test_closing_waits_for_rotations_and_deletions(database, turns):
     await asyncio.gather(moving, ending)
     assert [await database.data(id) for id in old] == [None, None]
     assert await database.data(moved.id) == {"n": 0}
-    assert moved.id == id_of_secret(moved.cookie_header(https=True).partition("=")[2].partition(";")[0])
+    assert moved.id == id_of_secret(moved.response_header(https=True)[1].partition("=")[2].partition(";")[0])

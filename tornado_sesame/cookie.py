@@ -10,9 +10,13 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Literal, NoReturn
 
-__all__ = ["LONGEST_MAX_AGE", "Secret", "SessionCookie", "id_of_secret", "is_id"]
+__all__ = ["LONGEST_MAX_AGE", "Secret", "SessionCookie", "checked_header", "id_of_secret", "is_id", "secrets_among"]
 
 SECRET_BYTES = 32
+
+# What a secret looks like, and a token of RFC 9110, 5.6.2: regular expressions.
+_SECRET = "[A-Za-z0-9_-]{43}"  # noqa: S105
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105
 
 LONGEST_MAX_AGE = timedelta(days=400)
 """The longest that browsers keep a cookie (RFC 6265bis, 5.5); Chrome and others cut what is longer."""
@@ -51,6 +55,25 @@ def is_id(value: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
+def secrets_among(values: Iterable[str]) -> list[Secret]:
+    """Returns the secrets among the *values* of a request's header, each once; none that is not well formed."""
+    return [Secret(value) for value in dict.fromkeys(map(str.strip, values)) if re.fullmatch(_SECRET, value)]
+
+
+def checked_header(name: object) -> str | None:
+    """Returns the name of a header in which clients without cookies send their secret.
+
+    :raises TypeError, ValueError: when it can be none.
+    """
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise TypeError(f"header must be a str such as 'X-Session-Token', or None, not a {type(name).__name__}")
+    if not re.fullmatch(_TOKEN, name) or name.lower() in {"authorization", "cookie", "set-cookie"}:
+        raise ValueError(f"header={name!r}: must be a header of your own such as 'X-Session-Token'")
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class SessionCookie:
     """How the session's cookie is named and scoped. Values that browsers would ignore or refuse raise here.
@@ -80,7 +103,7 @@ class SessionCookie:
     partitioned: bool = False
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", self.name):
+        if not re.fullmatch(_TOKEN, self.name):
             raise ValueError(f"cookie name {self.name!r}: only the characters of an RFC 9110 token are allowed")
         if not re.fullmatch(r"/[!-+\--:<-~]*", self.path):
             raise ValueError(
@@ -161,4 +184,4 @@ class SessionCookie:
 
 @lru_cache
 def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile(rf'(?:^|;)\s*{re.escape(name)}="?([A-Za-z0-9_-]{{43}})"?\s*(?=;|$)', re.ASCII)
+    return re.compile(rf'(?:^|;)\s*{re.escape(name)}="?({_SECRET})"?\s*(?=;|$)', re.ASCII)

@@ -26,10 +26,11 @@ class LiveSession:
 
     :arg settings: the manager's.
     :arg calls: likewise.
-    :arg secrets: what the client's cookies say, each of which may be a session's.
+    :arg secrets: what the client's cookies or headers say, each of which may be a session's.
     :arg age: returns how many seconds ago the request began.
     :arg kind: the class of what the handler sees.
     :arg touches: whether its use of the session extends the session's life.
+    :arg header: in which the client gets a new secret; None: in a cookie.
     """
 
     # What few requests set lies in the class, so that the others need not.
@@ -55,6 +56,7 @@ class LiveSession:
         age: Callable[[], float],
         kind: type[SessionRoot],
         touches: bool,
+        header: str | None,
     ) -> None:
         self.settings = settings
         self._calls = calls
@@ -62,6 +64,7 @@ class LiveSession:
         self._saving = Saving(settings, calls, SessionData(kind))
         if not touches:
             self._saving.touches = False
+        self._header = header
         self._carried = secrets
         self._age = age
         self._secret: Secret | None = None  # what it has now,
@@ -157,20 +160,24 @@ class LiveSession:
             self._saving.data.lifetime = lifetime
             self._has_new_lifetime = True
 
-    def cookie_header(self, *, https: bool) -> str | None:
-        """Returns the ``Set-Cookie`` header that the response needs; None when the client already has what it needs.
+    def response_header(self, *, https: bool) -> tuple[str, str] | None:
+        """Returns the name and the value of the header that tells the client what it is to keep, or to forget.
 
-        It counts as given to the client from then on.
+        It counts as told from then on. None: the client has already what it needs.
         """
         cookie = self.settings.cookie
         is_news = self._secret is not self._told or self._has_new_lifetime
         if self._secret is not None and is_news and self.id and self._saving.gone is None:
             self._told, self._has_new_lifetime = self._secret, False
+            if self._header is not None:
+                return self._header, self._secret.value
             lifetime = self.settings.cookie_lifetime(self._saving.created, self._saving.data.lifetime)
-            return cookie.set_header(self._secret, https=https, lifetime=lifetime)
+            return "Set-Cookie", cookie.set_header(self._secret, https=https, lifetime=lifetime)
         if self._is_destroyed:
             self._is_destroyed = False
-            return cookie.delete_header(https=https)
+            if self._header is not None:
+                return self._header, ""
+            return "Set-Cookie", cookie.delete_header(https=https)
         return None
 
     def replace(self, data: Any) -> None:

@@ -44,6 +44,7 @@ class SessionManager(Generic[SessionT]):
         store: SessionStore | None = None,
         *,
         cookie: SessionCookie = SessionCookie(),
+        header: str | None = None,
         idle_timeout: timedelta = timedelta(days=14),
         absolute_timeout: timedelta | None = None,
         touch_interval: timedelta | None = None,
@@ -62,6 +63,7 @@ class SessionManager(Generic[SessionT]):
             touch_interval = idle_timeout / 20
         self.settings = SessionSettings(
             cookie=cookie,
+            header=header,
             idle_timeout=idle_timeout,
             absolute_timeout=absolute_timeout,
             touch_interval=touch_interval or timedelta(0),
@@ -101,9 +103,10 @@ class SessionManager(Generic[SessionT]):
         age: Callable[[], float] = lambda: 0.0,
         kind: type[SessionRoot] = Session,
         touches: bool = True,
+        header: str | None = None,
     ) -> LiveSession:
-        """Returns the session of a request whose cookies carry *secrets*; see `LiveSession`."""
-        return LiveSession(self.settings, self._calls, secrets, age, kind, touches)
+        """Returns the session of a request that carries *secrets*; see `LiveSession`."""
+        return LiveSession(self.settings, self._calls, secrets, age, kind, touches, header)
 
     @asynccontextmanager
     async def edit(self, session_id: str) -> AsyncIterator[SessionT]:

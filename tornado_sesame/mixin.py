@@ -18,7 +18,7 @@ from tornado.web import Application, Finish, HTTPError, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from .calls import Saved
-from .cookie import Secret
+from .cookie import Secret, secrets_among
 from .errors import SessionStoreError
 from .live import LiveSession
 from .manager import SessionManager
@@ -287,7 +287,7 @@ class SessionMixin(_Handler, Generic[SessionT]):
         self._session_context = copy_context()
         execution = super()._execute(transforms, *args, **kwargs)
         if self._session_should_load():
-            if self._session_live is None and "Cookie" not in self.request.headers:
+            if self._session_live is None and self._session_carries_nothing():
                 self._session_is_empty = True
             else:
                 execution = self._session_load_before(execution)
@@ -361,13 +361,18 @@ class SessionMixin(_Handler, Generic[SessionT]):
         live = self._session_live
         if live is None:
             manager = self._session_manager
-            cookie = manager.settings.cookie
-            is_covered = cookie.covers(self.request.path)
+            cookie, header = manager.settings.cookie, manager.settings.header
             secrets: list[Secret] = []
-            if is_covered and not self._session_is_empty:
-                secrets = cookie.secrets_in(self.request.headers.get_list("Cookie"))
+            if header is not None and header in self.request.headers:
+                is_covered = True
+                secrets = secrets_among(self.request.headers.get_list(header))
+            else:
+                header = None
+                is_covered = cookie.covers(self.request.path)
+                if is_covered and not self._session_is_empty:
+                    secrets = cookie.secrets_in(self.request.headers.get_list("Cookie"))
             self._session_live = live = manager.open(
-                secrets, self.request.request_time, self._session_kind, self.session_touch
+                secrets, self.request.request_time, self._session_kind, self.session_touch, header
             )
             live.headers_out = self._headers_written  # nothing was held before there was a live session
             if not is_covered:
@@ -440,6 +445,17 @@ class SessionMixin(_Handler, Generic[SessionT]):
             return self.session_autoload
         handler: Any = type(self)
         return _cannot_await(handler, self.request.method or "GET")
+
+    def _session_carries_nothing(self) -> bool:
+        """Tells whether the client is known to have no session, as it sends neither cookies nor a header for one."""
+        headers = self.request.headers
+        if "Cookie" in headers:
+            return False
+        try:
+            header = self._session_manager.settings.header
+        except Exception:  # which is raised again where the session is touched
+            return False
+        return header is None or header not in headers
 
     async def _session_load_before(self, execution: Coroutine[Any, Any, None]) -> None:
         try:
@@ -564,19 +580,23 @@ class SessionMixin(_Handler, Generic[SessionT]):
 
     def _session_add_headers(self, live: LiveSession) -> None:
         live.headers_out = True
-        if self._session_is_used and not {"cookie", "*"} & _members(self._headers.get_list("Vary")):
-            self.add_header("Vary", "Cookie")
+        if self._session_is_used:
+            varies = _members(self._headers.get_list("Vary"))
+            for name in ("Cookie", live.settings.header):
+                if name is not None and not {name.lower(), "*"} & varies:
+                    self.add_header("Vary", name)
         if self._session_has_failed and live.is_unsaved and not live.is_stored:
             return  # the cookie would open nothing
-        header = live.cookie_header(https=self.request.protocol == "https")
+        header = live.response_header(https=self.request.protocol == "https")
         if header is None:
             return
         cookie = live.settings.cookie
         others: dict[str, Any] = getattr(self, "_new_cookie", {})  # what set_cookie() and clear_cookie() have made
         other = others.get(cookie.name)
-        if other is not None and other["path"] == cookie.path and other["domain"] == (cookie.domain or ""):
+        is_same = other is not None and other["path"] == cookie.path and other["domain"] == (cookie.domain or "")
+        if is_same and header[0] == "Set-Cookie":
             del others[cookie.name]
-        self.add_header("Set-Cookie", header)
+        self.add_header(*header)
         directives = _members(self._headers.get_list("Cache-Control"))
         if "public" in directives or not {"private", "no-store"} & directives:
             self.set_header("Cache-Control", "no-store")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from .cookie import LONGEST_MAX_AGE, SessionCookie
+from .cookie import LONGEST_MAX_AGE, SessionCookie, checked_header
 
 __all__ = ["END_REMEMBERED", "LATE", "UNTOLD_LIFETIME", "SessionSettings", "checked_lifetime", "now", "truncated_to_ms"]
 
@@ -35,6 +35,9 @@ class SessionSettings:
     """The settings of a `SessionManager`, which gives them their defaults.
 
     :arg cookie: the cookie's name and attributes.
+    :arg header: where clients without cookies send the secret, such as "X-Session-Token"; None: nowhere. In a request
+        that has this header, even an empty one, it takes the cookie's place: a new secret comes back in the response's
+        header of this name, and an empty one when the session was destroyed.
     :arg idle_timeout: how long a session lives after its last use.
     :arg absolute_timeout: how long it lives at most, however much it is used; None for as long as it is used. Nothing
         but a new session, after `SessionMixin.destroy_session`, begins this time anew.
@@ -53,6 +56,7 @@ class SessionSettings:
     """
 
     cookie: SessionCookie
+    header: str | None
     idle_timeout: timedelta
     absolute_timeout: timedelta | None
     touch_interval: timedelta
@@ -64,6 +68,7 @@ class SessionSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.cookie, SessionCookie):
             raise TypeError(f"cookie must be a SessionCookie, not a {type(self.cookie).__name__}")
+        checked_header(self.header)
         for name in ("idle_timeout", "absolute_timeout", "touch_interval"):
             value = getattr(self, name)
             if value is None and name == "absolute_timeout":

@@ -31,6 +31,6 @@ async def authenticated_cookie(
     live.replace(data)
     live.owner = owner
     await live.save()
-    header = live.cookie_header(https=True)
+    header = live.response_header(https=True)
     assert header is not None  # noqa: S101 - of a new session
-    return header.partition(";")[0]
+    return header[1].partition(";")[0]
