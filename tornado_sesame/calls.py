@@ -245,7 +245,7 @@ class StoreCalls:
     def _failure(self, action: str, error: BaseException, *, is_write: bool = True) -> SessionStoreError:
         """Logs that the store failed with *error*, and returns the error that tells users so."""
         self.stats.failures += 1
-        if isinstance(error, SessionTooLarge):
+        if isinstance(error, SessionTooLarge | SessionRecordError):
             failure: SessionStoreError = error
         else:
             reason, cause = f"{type(error).__name__}: {error}", error

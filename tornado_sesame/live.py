@@ -8,7 +8,15 @@ from typing import Any, NoReturn, TypeVar
 from .calls import Loaded, Saved, StoreCalls
 from .changes import ChangeSet
 from .cookie import Secret
-from .errors import ELSEWHERE, SHUTTING_DOWN, SessionError, SessionGone, SessionNotSaved, SessionStoreError
+from .errors import (
+    ELSEWHERE,
+    SHUTTING_DOWN,
+    SessionError,
+    SessionGone,
+    SessionNotSaved,
+    SessionRecordError,
+    SessionStoreError,
+)
 from .following import Following, Hear
 from .rotation import Rotation
 from .saving import Saving
@@ -41,7 +49,7 @@ class LiveSession:
     """To be set to say why this request can have no changes saved."""
 
     _is_late = False  # the session had ended when the request, which was on its way, came to load it
-    _is_destroyed = False  # the client is to forget what it knows
+    _client_must_forget = False
     _has_new_lifetime = False  # so it is to keep what it knows for another time
     _others: Sequence[Secret] = ()  # of further sessions that the client has cookies of
     _turn: asyncio.Lock | None = None  # for those who move or reload it
@@ -173,8 +181,8 @@ class LiveSession:
                 return self._header, self._secret.value
             lifetime = self.settings.cookie_lifetime(self._saving.created, self._saving.data.lifetime)
             return "Set-Cookie", cookie.set_header(self._secret, https=https, lifetime=lifetime)
-        if self._is_destroyed:
-            self._is_destroyed = False
+        if self._client_must_forget:
+            self._client_must_forget = False
             if self._header is not None:
                 return self._header, ""
             return "Set-Cookie", cookie.delete_header(https=https)
@@ -325,7 +333,7 @@ class LiveSession:
                 await self._calls.end(ids)
                 self._others = ()
                 self._start_anew()
-                self._is_destroyed = True
+                self._client_must_forget = True
 
     async def _rotate(self) -> None:
         async with self._in_turn():
@@ -407,17 +415,22 @@ class LiveSession:
                 self._saving.schedule()
             self._place()
             return
+        was_stored = self.is_stored
+        has_unreadable = False
         for _, loaded in found:
-            if isinstance(loaded, SessionStoreError):
+            if isinstance(loaded, SessionRecordError) and self.settings.unreadable == "new" and not was_stored:
+                has_unreadable = True
+            elif isinstance(loaded, SessionStoreError):
                 if not self.is_loaded:
                     self._saving.data.unload(loaded)
                 raise loaded
-        was_stored = self.is_stored
         for secret, loaded in found:
             if was_stored or (isinstance(loaded, SessionEnd) and self._began_before(loaded.ended + LATE)):
                 self._open_gone(secret.id)
                 return
         self._start_anew()  # an id that the store does not know is not adopted
+        if has_unreadable:
+            self._client_must_forget = True  # so that it is not asked for again, and logged, with each request
 
     def _place(self) -> None:
         if self._following is not None:

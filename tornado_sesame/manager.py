@@ -5,7 +5,7 @@ import typing
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, cast, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, get_args
 
 from .calls import SessionStats, StoreCalls
 from .cookie import Secret, SessionCookie, is_id
@@ -49,6 +49,7 @@ class SessionManager(Generic[SessionT]):
         absolute_timeout: timedelta | None = None,
         touch_interval: timedelta | None = None,
         max_per_owner: int | None = None,
+        unreadable: Literal["error", "new"] = "error",
         wait_for_save: bool = True,
         timeout: float = 15.0,
         max_bytes: int | None = 2**20,
@@ -68,6 +69,7 @@ class SessionManager(Generic[SessionT]):
             absolute_timeout=absolute_timeout,
             touch_interval=touch_interval or timedelta(0),
             max_per_owner=max_per_owner,
+            unreadable=unreadable,
             wait_for_save=wait_for_save,
             timeout=timeout,
             max_bytes=max_bytes,

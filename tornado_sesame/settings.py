@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from .cookie import LONGEST_MAX_AGE, SessionCookie, checked_header
 
@@ -46,6 +47,9 @@ class SessionSettings:
     :arg max_per_owner: how many sessions an owner may have; None for any number. When one more gets this owner, those
         that were used longest ago end before the response goes out, as far as `touch_interval` and the clocks of
         several servers let that be told.
+    :arg unreadable: what a visitor gets whose session is stored but cannot be read, because something else has written
+        to it: "error", a 503 at each page that uses it, until somebody has mended it; or "new", a new session. What is
+        stored stays as it is, and the log has an ERROR that names its id.
     :arg wait_for_save: holds each response until the changes its handler made are saved, and answers with a 503 when
         they cannot be. False sends responses at once and logs failed saves; a client that is faster than the save then
         finds its session as it was before, and a new one not at all.
@@ -61,6 +65,7 @@ class SessionSettings:
     absolute_timeout: timedelta | None
     touch_interval: timedelta
     max_per_owner: int | None
+    unreadable: Literal["error", "new"]
     wait_for_save: bool
     timeout: float
     max_bytes: int | None
@@ -84,6 +89,8 @@ class SessionSettings:
                 raise TypeError(f"max_per_owner must be an int or None, not a {type(self.max_per_owner).__name__}")
             if self.max_per_owner < 1:
                 raise ValueError(f"max_per_owner={self.max_per_owner!r}: must be at least 1, or None for any number")
+        if self.unreadable not in ("error", "new"):
+            raise ValueError(f"unreadable={self.unreadable!r}: must be 'error' or 'new'")
         if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float):
             raise TypeError(f"timeout must be a number of seconds, not a {type(self.timeout).__name__}")
         if not 0 < self.timeout <= LONGEST.total_seconds():
