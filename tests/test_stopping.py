@@ -101,7 +101,7 @@ async def told(manager):
     live.open_empty()
     live.session.n = 0
     await live.save()
-    live.response_header(https=True)[1]
+    live.response_header(https=True)
     return live
 
 
