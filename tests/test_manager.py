@@ -14,7 +14,6 @@ from tornado_sesame import (
     SessionManager,
     SessionNotLoaded,
     SessionNotSaved,
-    SessionStats,
     SessionStoreError,
     SessionTooLarge,
 )
@@ -163,12 +162,6 @@ class TestLoading:
         with pytest.raises(SessionNotLoaded):
             live.replace({})
         assert live.id is None
-
-    async def test_stats_count(self, manager):
-        live, _ = await started(manager)
-        live.session.n += 1
-        await live.save()
-        assert manager.stats == SessionStats(loads=0, saves=2, commands=2, failures=0)
 
 
 class TestSaving:

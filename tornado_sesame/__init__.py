@@ -1,6 +1,5 @@
 """Sessions for Tornado that are crazy simple: a handler updates ``self.session``, and it is saved."""
 
-from .calls import SessionStats
 from .changes import Changes, Create, Inc, Push, Set, Unset
 from .cookie import SessionCookie
 from .errors import (
@@ -17,6 +16,7 @@ from .manager import SessionManager
 from .mixin import SessionMixin
 from .nodes import SessionDict, SessionList
 from .session import Session
+from .stats import SessionStats
 from .stores import (
     Conflict,
     MemoryStore,

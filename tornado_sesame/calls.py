@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -13,6 +14,7 @@ from .coalescer import Coalescer
 from .deadlines import GRACE_SECONDS, answer_within
 from .errors import SessionNotSaved, SessionRecordError, SessionStoreError, SessionTooLarge
 from .settings import END_REMEMBERED, UNTOLD_LIFETIME, SessionSettings, now, truncated_to_ms
+from .stats import SessionStats
 from .stores import (
     Conflict,
     Outcome,
@@ -25,7 +27,7 @@ from .stores import (
 from .values import plain
 from .watching import Watching
 
-__all__ = ["Loaded", "Savable", "Saved", "SessionStats", "StoreCalls", "end_of"]
+__all__ = ["Loaded", "Savable", "Saved", "StoreCalls", "end_of"]
 
 logger = logging.getLogger("tornado_sesame")
 
@@ -69,22 +71,6 @@ class Savable(Protocol):
 
     def resolve(self, write: SessionWrite, fields: Iterable[str]) -> SessionWrite | None:
         """Returns what is to be saved in place of *write*, which does not fit on these fields of what is stored."""
-
-
-@dataclass(slots=True)
-class SessionStats:
-    """Counts since the manager was made.
-
-    :arg loads: sessions asked of the store.
-    :arg saves: sessions given to the store to save.
-    :arg commands: calls of the store, each for any number of sessions.
-    :arg failures: loads and saves that failed.
-    """
-
-    loads: int = 0
-    saves: int = 0
-    commands: int = 0
-    failures: int = 0
 
 
 class StoreCalls:
@@ -277,9 +263,11 @@ class StoreCalls:
 
     async def _load_batch(self, ids: list[str]) -> Sequence[SessionRecord | SessionEnd | Exception | None]:
         unique = list(dict.fromkeys(ids))
-        self.stats.commands += 1
-        self.stats.loads += len(unique)
-        found = await self.store.load(unique, timeout=self._store_timeout)
+        began = time.monotonic()
+        try:
+            found = await self.store.load(unique, timeout=self._store_timeout)
+        finally:
+            self.stats.add_load(len(unique), time.monotonic() - began)
         moment, is_valid = now(), self._settings.is_valid
         result: list[SessionRecord | SessionEnd | Exception | None] = []
         given = set()
@@ -323,12 +311,13 @@ class StoreCalls:
         return results
 
     async def _save_writes(self, writes: list[SessionWrite]) -> Sequence[SaveResult]:
-        self.stats.commands += 1
-        self.stats.saves += len(writes)
+        began = time.monotonic()
         try:
             return await self.store.save(writes, timeout=self._store_timeout)
         except Exception as error:
             return [error] * len(writes)
+        finally:
+            self.stats.add_save(len(writes), time.monotonic() - began)
 
 
 def _is_copy(record: SessionRecord) -> bool:

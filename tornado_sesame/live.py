@@ -259,6 +259,10 @@ class LiveSession:
         """Returns the future of the save that includes all that was changed until now, and what is moving."""
         return asyncio.ensure_future(self._settle()) if self._steps else self._saving.saved()
 
+    def held(self, seconds: float) -> None:
+        """Notes that a response, or a part of one, has waited so long for what was changed."""
+        self._calls.stats.add_hold(seconds)
+
     async def save(self) -> None:
         """Returns when everything that was changed before is saved.
 

@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast, get_args
 
-from .calls import SessionStats, StoreCalls
+from .calls import StoreCalls
 from .cookie import Secret, SessionCookie, is_id
 from .editing import Editing
 from .errors import SessionGone, SessionRecordError
 from .live import LiveSession
 from .session import Session, SessionRoot
 from .settings import LATE, SessionSettings, now
+from .stats import SessionStats
 from .stores import MemoryStore, SessionRecord, SessionStore
 from .values import check_owner
 
@@ -96,7 +97,7 @@ class SessionManager(Generic[SessionT]):
 
     @property
     def stats(self) -> SessionStats:
-        """Counts for monitoring."""
+        """Counts and times for monitoring."""
         return self._calls.stats
 
     def open(

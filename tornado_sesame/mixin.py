@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import time
 import typing
 from asyncio import Future
 from collections import deque
@@ -502,7 +503,7 @@ class SessionMixin(_Handler, Generic[SessionT]):
         sent.add_done_callback(lambda sent: sent.cancelled() or sent.exception())  # as nobody needs to await it
         saved = live.settled() if live.is_unsaved or live.is_moving else None
         self._session_holds = self._session_holds or deque()
-        self._session_holds.append(_Hold(saved, send, sent))
+        self._session_holds.append(_Hold(saved, send, sent, time.monotonic()))
         if saved is None:
             self._session_release(live)
         else:
@@ -513,6 +514,7 @@ class SessionMixin(_Handler, Generic[SessionT]):
         """Sends what needs to be held no longer."""
         while self._session_holds and self._session_holds[0].is_over:
             hold = self._session_holds.popleft()
+            live.held(time.monotonic() - hold.began)
             result = hold.saved.result() if hold.saved is not None else None
             # Of an earlier save nobody may know whether it was done; then this response is no success, either.
             error = result if isinstance(result, SessionStoreError) else live.lost
@@ -609,6 +611,7 @@ class _Hold(NamedTuple):
     saved: "Future[Saved] | None"
     send: Callable[[LiveSession, SessionStoreError | None], Future[None]]
     sent: Future[None]
+    began: float
 
     @property
     def is_over(self) -> bool:

@@ -98,6 +98,9 @@ TELLING = REFUSALS | {
 # How long a reason may be, in characters.
 REASON_LENGTH = 200
 
+# What MongoDB's profiler, its logs and ``currentOp`` say of a command: who asks, and what for.
+COMMENT = "tornado-sesame"
+
 # How often a write whose surroundings change all the time is looked into before that is a conflict.
 MAX_ATTEMPTS = 5
 
@@ -149,6 +152,9 @@ class MongoStore(SessionStore):
     Keys that MongoDB cannot address (empty ones, and those with a ``.``, a ``$`` at the start or a NUL) are stored
     percent-encoded; a document that has some says so in ``escaped: true``.
 
+    Each command has a comment, such as "tornado-sesame load", by which MongoDB's logs and profiler tell who asks. So
+    MongoDB has to be 4.4 or newer.
+
     :arg collection: a Motor collection (for Tornado or asyncio) or a PyMongo `AsyncCollection`.
     :arg create_indexes: creates two indexes in the background at first use: the TTL index on ``expires``, by which
         MongoDB removes expired sessions, and one on ``owner``. What it cannot do is a warning in the log.
@@ -199,7 +205,7 @@ class MongoStore(SessionStore):
         with self._explained(SessionNotSaved), pymongo.timeout(timeout):
             for _ in range(MAX_ATTEMPTS):
                 replacing = self._raw_collection.find_one_and_replace(
-                    _not_ended(end.id), _end_document(end), upsert=True
+                    _not_ended(end.id), _end_document(end), upsert=True, comment=f"{COMMENT} rotate"
                 )
                 try:
                     document = await replacing
@@ -219,7 +225,8 @@ class MongoStore(SessionStore):
     async def records(
         self, owner: str | None = None, *, timeout: float
     ) -> AsyncIterator[SessionRecord | SessionRecordError]:
-        cursor = self._raw_collection.find({"ended": None} if owner is None else {"owner": owner})
+        wanted = {"ended": None} if owner is None else {"owner": owner}
+        cursor = self._raw_collection.find(wanted, comment=f"{COMMENT} list")
         while True:
             with self._explained(SessionStoreError), pymongo.timeout(timeout):
                 documents = await cursor.to_list(PAGE)
@@ -239,10 +246,12 @@ class MongoStore(SessionStore):
 
     async def _find(self, collection: Any, ids: Sequence[str]) -> list[Any]:
         if len(ids) == 1:
-            document = await collection.find_one({"_id": ids[0]})
+            document = await collection.find_one({"_id": ids[0]}, comment=f"{COMMENT} load")
             return [] if document is None else [document]
         # A batch that is not full tells the driver that there is no more to ask for.
-        found: list[Any] = await collection.find({"_id": {"$in": list(ids)}}, batch_size=len(ids) + 1).to_list(None)
+        wanted = {"_id": {"$in": list(ids)}}
+        cursor = collection.find(wanted, batch_size=len(ids) + 1, comment=f"{COMMENT} load")
+        found: list[Any] = await cursor.to_list(None)
         return found
 
     async def _save(self, writes: Sequence[SessionWrite], attempts: int) -> Sequence[SaveResult]:
@@ -270,7 +279,8 @@ class MongoStore(SessionStore):
     async def _save_alike(self, writes: Sequence[SessionWrite], attempts: int) -> Sequence[SaveResult]:
         with self._explained(SessionNotSaved):
             try:
-                await self._collection.bulk_write(list(map(_request, writes)), ordered=False)
+                requests = list(map(_request, writes))
+                await self._collection.bulk_write(requests, ordered=False, comment=f"{COMMENT} save")
             except BulkWriteError as error:
                 details = error.details or {}
                 if details["writeConcernErrors"]:
@@ -350,7 +360,7 @@ class MongoStore(SessionStore):
         :raises SessionNotSaved: when that cannot be told.
         """
         try:
-            document = await self._raw_collection.find_one({"_id": id})
+            document = await self._raw_collection.find_one({"_id": id}, comment=f"{COMMENT} save")
         except Exception as error:
             raise self._failure(SessionNotSaved, error) from error
         stored = None if document is None else _stored_raw(document)

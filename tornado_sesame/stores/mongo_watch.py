@@ -29,6 +29,9 @@ REFUSALS = frozenset({13, 166, 40573, 40324})
 # What happens to a collection as a whole, in which no session is named.
 WHOLE = ["drop", "dropDatabase", "rename", "invalidate"]
 
+# What MongoDB's profiler and its logs say of the stream.
+COMMENT = "tornado-sesame watch"
+
 
 class MongoWatch(SessionWatch):
     """Reads one change stream at a time.
@@ -104,7 +107,7 @@ class MongoWatch(SessionWatch):
             {"$project": {"documentKey": True, "operationType": True}},
         ]
         # A stream that waits for long would hold a connection, and in Motor a thread, after it is not needed any more.
-        stream = self._collection.watch(pipeline, max_await_time_ms=MAX_AWAIT, **self._place)
+        stream = self._collection.watch(pipeline, max_await_time_ms=MAX_AWAIT, comment=COMMENT, **self._place)
         if asyncio.iscoroutine(stream):  # of PyMongo
             stream = await stream
         try:
