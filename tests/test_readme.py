@@ -214,6 +214,24 @@ class TestRecipes:
         assert (await browser.post(body=f"_xsrf={token.replace('|', '%7C')}")).code == 200
         assert "_session" in browser.cookies
 
+    def test_tests_of_your_handlers(self, tmp_path):
+        """They pass as pasted, below the recipe that they are about."""
+        signing_in, yours = (
+            re.split(r"\n###? ", README.partition(f"### {heading}\n")[2])[0]
+            for heading in ("Signing in", "Tests of your handlers")
+        )
+        program = [
+            "from tornado.web import Application, RequestHandler",
+            "from tornado_sesame import SessionManager, SessionMixin",
+            *re.findall(r"```python\n(.*?)```", signing_in, re.DOTALL),
+            'application.settings["sessions"] = SessionManager()',
+            *re.findall(r"```python\n(.*?)```", yours, re.DOTALL),
+        ]
+        (tmp_path / "test_it.py").write_text("\n".join(program))
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", tmp_path]
+        output = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100, check=False).stdout
+        assert "2 passed" in output, output
+
     async def test_behind_a_proxy_that_ends_tls(self):
         port = free_port()
         names = {"Application": Application, "pages": [("/", Protocol)]}

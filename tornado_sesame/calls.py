@@ -238,7 +238,8 @@ class StoreCalls:
             if isinstance(error, SessionStoreError):
                 reason, cause = error.log_message or "", error.__cause__ or error
             kind = SessionNotSaved if is_write and isinstance(error, SessionNotSaved) else SessionStoreError
-            failure = kind(f"could not {action}: {reason}")
+            status = error.status_code if isinstance(error, SessionStoreError) else 503
+            failure = kind(f"could not {action}: {reason}", status_code=status)
             failure.__cause__ = cause
         failure.is_logged = True
         logger.error("%s", failure.log_message)

@@ -101,6 +101,12 @@ REASON_LENGTH = 200
 # What MongoDB's profiler, its logs and ``currentOp`` say of a command: who asks, and what for.
 COMMENT = "tornado-sesame"
 
+# What is wrong when a client is used in an event loop that is not its own, as by tests that have a loop each.
+WRONG_LOOP = (
+    "a MongoDB client works in the event loop only in which it was used first: make the client, the store, the manager "
+    "and the application anew for each loop, in tests in `get_app()` or a fixture"
+)
+
 # How often a write whose surroundings change all the time is looked into before that is a conflict.
 MAX_ATTEMPTS = 5
 
@@ -381,6 +387,8 @@ class MongoStore(SessionStore):
                 isinstance(error, OperationFailure) and error.code in REFUSALS
             )
             raise self._failure(undone if is_undone else SessionStoreError, error) from error
+        except RuntimeError as error:  # of asyncio or the driver; nobody knows whether one of Motor's threads went on
+            raise SessionStoreError(f"{WRONG_LOOP} ({error})", status_code=500) from error
 
     def _failure(self, kind: type[SessionStoreError], error: Exception) -> SessionStoreError:
         """Returns *error* as one of this kind, with the reason as its text."""

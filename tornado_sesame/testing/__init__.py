@@ -1,16 +1,26 @@
-"""For tests: of stores of your own, and of handlers that need a visitor who is logged in.
+"""For tests: of stores of your own, and of handlers whose visitors have sessions.
 
-`StoreContract` needs pytest and pytest-asyncio, which nothing else of this package does.
+`StoreContract` and the fixtures in ``tornado_sesame.testing.fixtures`` need pytest and pytest-asyncio, which nothing
+else of this package does.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from .visitors import authenticated_cookie
+from .site import Site, Visitor
+from .visitors import authenticated_cookie, edit_session, expire_session, stored_session
 
 if TYPE_CHECKING:
     from .contract import StoreContract
 
-__all__ = ["StoreContract", "authenticated_cookie"]
+__all__ = [
+    "Site",
+    "StoreContract",
+    "Visitor",
+    "authenticated_cookie",
+    "edit_session",
+    "expire_session",
+    "stored_session",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,11 +1,18 @@
 """Visitors with a session, for tests of handlers."""
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from ..changes import Changes, Set
+from ..cookie import Secret
+from ..errors import SessionGone
 from ..manager import SessionManager
+from ..session import SessionRoot
+from ..settings import now, truncated_to_ms
+from ..stores import SessionRecord, SessionUpdate
 
-__all__ = ["authenticated_cookie"]
+__all__ = ["authenticated_cookie", "edit_session", "expire_session", "stored_session"]
 
 
 async def authenticated_cookie(
@@ -34,3 +41,60 @@ async def authenticated_cookie(
     header = live.response_header(https=True)
     assert header is not None  # noqa: S101 - of a new session
     return header[1].partition(";")[0]
+
+
+async def stored_session(manager: SessionManager[Any], cookie: str) -> SessionRecord | None:
+    """Returns what is stored of the session of a visitor with this cookie; None when nothing is, or it has expired.
+
+    :arg manager: the application's.
+    :arg cookie: a ``Cookie`` header, as of `authenticated_cookie`, or the ``Set-Cookie`` header of a response.
+    :raises ValueError: when the session's cookie is not in it.
+    :raises SessionStoreError: when the store fails.
+    """
+    id = _id_in(manager, cookie)
+    record = (await manager.store.load([id], timeout=manager.settings.timeout)).get(id)
+    if isinstance(record, Exception):
+        raise record
+    if not isinstance(record, SessionRecord):
+        return None
+    return record if manager.settings.is_valid(record.created, record.expires, now()) else None
+
+
+def edit_session(manager: SessionManager[Any], cookie: str) -> "AbstractAsyncContextManager[SessionRoot]":
+    """Gives the session of a visitor with this cookie, to be changed; see `SessionManager.edit`::
+
+        async with edit_session(sessions, cookie) as session:
+            session.cart = []
+
+    :arg cookie: as for `stored_session`.
+    :raises ValueError: when the session's cookie is not in it.
+    :raises SessionGone: when there is no such session.
+    """
+    return manager.edit(_id_in(manager, cookie))
+
+
+async def expire_session(manager: SessionManager[Any], cookie: str) -> None:
+    """Makes the session of a visitor with this cookie what it is when he has not used it for too long.
+
+    :arg cookie: as for `stored_session`.
+    :raises ValueError: when the session's cookie is not in it.
+    :raises SessionGone: when there is no such session.
+    :raises SessionStoreError: when the store fails.
+    """
+    record = await stored_session(manager, cookie)
+    if record is None:
+        raise SessionGone(_id_in(manager, cookie))
+    moment = truncated_to_ms(now())
+    # Only a change of its lifetime, be it to what it is, can make a session expire earlier.
+    write = SessionUpdate(record.id, Changes(lifetime=Set(record.lifetime)), moment, moment)
+    (result,) = await manager.store.save([write], timeout=manager.settings.timeout)
+    if isinstance(result, Exception):
+        raise result
+
+
+def _id_in(manager: SessionManager[Any], cookie: str) -> str:
+    name = manager.settings.cookie.name
+    secrets: list[Secret] = manager.settings.cookie.secrets_in([cookie])
+    if not secrets:
+        raise ValueError(f"there is no cookie {name} in it, or it has not the form of a session's")
+    return secrets[0].id

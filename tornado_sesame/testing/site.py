@@ -1,0 +1,129 @@
+"""A running application and its visitors, for tests of handlers."""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
+from tornado.web import Application
+
+from ..manager import SessionManager
+from ..session import SessionRoot
+from ..stores import SessionRecord
+from .visitors import authenticated_cookie, edit_session, expire_session, stored_session
+
+__all__ = ["Site", "Visitor"]
+
+
+class Site:
+    """An application that runs on a port of its own, on loopback.
+
+    :arg application: with the setting ``sessions``.
+
+    .. attribute:: url
+
+       Where it is, without a slash at the end.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+        socket, self.port = bind_unused_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = AsyncHTTPClient(force_instance=True)
+        self._server = HTTPServer(application)
+        self._server.add_socket(socket)
+
+    @property
+    def sessions(self) -> SessionManager[Any]:
+        """The application's manager."""
+        sessions: SessionManager[Any] = self.application.settings["sessions"]
+        return sessions
+
+    def visitor(self) -> "Visitor":
+        """Returns a visitor who has no cookies yet."""
+        return Visitor(self)
+
+    async def close(self) -> None:
+        """Ends the server and closes the sessions."""
+        self._server.stop()
+        self.client.close()
+        await self._server.close_all_connections()
+        await self.sessions.close()
+
+
+class Visitor:
+    """Somebody who visits a `Site` and keeps the cookies that he is given. He does not look at their paths and domains.
+
+    .. attribute:: cookies
+
+       Their values, by name; to be changed at will.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.cookies: dict[str, str] = {}
+
+    async def fetch(self, path: str = "/", *, method: str = "GET", **options: Any) -> HTTPResponse:
+        """Sends a request and returns the response, whatever its status is. Redirects are not followed.
+
+        :arg options: as for `~tornado.httpclient.HTTPRequest`.
+        """
+        headers = dict(options.pop("headers", {}))
+        if self.cookies:
+            headers["Cookie"] = self._cookie
+        if method in {"POST", "PUT", "PATCH"}:
+            options.setdefault("body", b"")
+        options = {"follow_redirects": False, **options}
+        response = await self._site.client.fetch(
+            self._site.url + path, raise_error=False, method=method, headers=headers, **options
+        )
+        for header in response.headers.get_list("Set-Cookie"):
+            self._keep(header)
+        return response
+
+    async def sign_in(self, owner: str, data: Mapping[str, Any] = {}) -> None:
+        """Gives him a session that belongs to *owner*, as after a login. What he had before is left behind."""
+        self._keep(await authenticated_cookie(self._site.sessions, data, owner=owner))
+
+    async def session(self) -> SessionRecord | None:
+        """Returns what is stored of his session; None when he has none. See `stored_session`."""
+        return await stored_session(self._site.sessions, self._cookie) if self._has_one else None
+
+    def edit_session(self) -> "AbstractAsyncContextManager[SessionRoot]":
+        """Gives his session, to be changed; see `edit_session` of this package."""
+        return edit_session(self._site.sessions, self._cookie)
+
+    async def expire_session(self) -> None:
+        """Makes his session what it is when he has not used it for too long; see `expire_session` of this package."""
+        await expire_session(self._site.sessions, self._cookie)
+
+    @property
+    def _has_one(self) -> bool:
+        return self._site.sessions.settings.cookie.name in self.cookies
+
+    @property
+    def _cookie(self) -> str:
+        return "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+
+    def _keep(self, header: str) -> None:
+        """Keeps or drops a cookie, as a ``Set-Cookie`` header says (RFC 6265, 5.2 and 5.3)."""
+        pair, *attributes = header.split(";")
+        name, _, value = pair.strip().partition("=")
+        self.cookies[name] = value
+        for attribute in attributes:
+            key, _, what = attribute.strip().partition("=")
+            if _is_past(key.lower(), what):
+                self.cookies.pop(name, None)
+
+
+def _is_past(attribute: str, value: str) -> bool:
+    with suppress(ValueError):
+        if attribute == "max-age":
+            return int(value) <= 0
+        if attribute == "expires":
+            return parsedate_to_datetime(value) <= datetime.now(UTC)
+    return False
