@@ -16,12 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..mongod import Mongod
+from . import instructions
 from .contenders import CONTENDERS, Contender, Result
 from .delays import KINDS, delays
 from .distance import distance
 from .growth import growth
 from .nested import CASES, microseconds
-from .report import chart, median_of, table
+from .report import chart, instructions_table, median_of, table
 from .sockets import socket_costs
 
 PAGES = {"read": ("read", 0), "count": ("count", 0), "count of 100 KB": ("count", 100_000)}
@@ -37,6 +38,11 @@ def main() -> None:
         "--quick", action="store_true", help="one short round of two pages at 64 connections: within a minute"
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
+    parser.add_argument(
+        "--instructions",
+        action="store_true",
+        help="counts the server's instructions a request in place of all else (needs valgrind): repeats within 1%%",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2, help="a measurement takes (default: %(default)s)")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
@@ -50,13 +56,23 @@ def main() -> None:
     if arguments.quick:
         arguments.rounds, arguments.seconds, arguments.connections = 1, 1, [64]
         arguments.parts, arguments.pages = ["contenders", "nested"], ["read", "count"]
-    if not shutil.which("wrk"):
+    if arguments.instructions and (problem := instructions.missing()):
+        parser.exit(1, f"{problem}\n")
+    if not shutil.which("wrk") and not arguments.instructions:
         parser.exit(1, "the load generator wrk is missing: apt install wrk\n")
 
     core = set_core_aside()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         mongod = Mongod(Path(directory))
         try:
+            if arguments.instructions:
+                arguments.parts = []
+                for connections in arguments.connections:
+                    names = [name for name in arguments.contenders if name in instructions.NAMES]
+                    counted = instructions.count_instructions(mongod.uri, names, connections, SESSIONS, show)
+                    show()
+                    print(f"\nThousands of instructions a request, {connections} connections\n")
+                    print(instructions_table(counted))
             if "contenders" in arguments.parts:
                 compare(mongod, core, arguments)
             if "nested" in arguments.parts:

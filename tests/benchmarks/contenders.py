@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Result:
     :arg cpu: microseconds of the server's CPU a request.
     :arg commands: database commands a request.
     :arg sent: bytes that MongoDB received a request.
+    :arg database: microseconds of MongoDB's CPU a request.
     """
 
     rate: float
@@ -49,6 +51,7 @@ class Result:
     cpu: float
     commands: float
     sent: float
+    database: float
 
 
 class Contender:
@@ -58,10 +61,13 @@ class Contender:
     :arg uri: of the MongoDB.
     :arg core: that it runs on, or None.
     :arg collection: of its sessions; by default one that is named after it.
+    :arg under: a command that runs it, such as that of a profiler.
     :raises RuntimeError: when it does not start.
     """
 
-    def __init__(self, name: str, uri: str, core: int | None, collection: str | None = None) -> None:
+    def __init__(
+        self, name: str, uri: str, core: int | None, collection: str | None = None, under: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.collection = collection or name.replace("-", "_")
         self._mongodb: MongoClient[dict[str, Any]] = MongoClient(uri)
@@ -69,6 +75,7 @@ class Contender:
         command = [sys.executable, "-m", "tests.benchmarks.sites", name, uri, self.collection]
         if name == "express":
             command = ["node", str(HERE / "express" / "server.js"), uri, self.collection]
+        command = [*under, *command]
         if core is not None:
             command = ["taskset", "-c", str(core), *command]
         environment = {**os.environ, "NODE_ENV": "production"}
@@ -79,7 +86,8 @@ class Contender:
         port = self._process.stdout.readline()
         if not port:
             raise RuntimeError(f"{name} did not start: {command}")
-        self._port = int(port)
+        self.port = int(port)
+        self.pid = self._process.pid
 
     @staticmethod
     def missing(name: str) -> str | None:
@@ -101,7 +109,7 @@ class Contender:
         if size in self._cookies:
             return
         with tempfile.NamedTemporaryFile("w", suffix=".cookies", delete=False) as file:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port)
             for _ in range(sessions):
                 connection.request("GET", f"/seed?size={size}")
                 response = connection.getresponse()
@@ -113,16 +121,20 @@ class Contender:
             connection.close()
         self._cookies[size] = file.name
 
+    def cookies(self, size: int) -> list[str]:
+        """Returns the ``Cookie`` headers of the sessions that `seed` has started."""
+        return Path(self._cookies[size]).read_text().splitlines()
+
     def load(self, page: str, size: int, connections: int, seconds: float) -> Result:
         """Puts load on one page.
 
         :arg size: of the sessions that take part; see `seed`.
         :raises RuntimeError: when a request fails.
         """
-        commands, received = self._database_counts()
+        commands, received, database = self._database_counts()
         cpu = self._cpu()
         wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(HERE / "load.lua")]
-        url = f"http://127.0.0.1:{self._port}/{page}"
+        url = f"http://127.0.0.1:{self.port}/{page}"
         command = [*wrk, url, "--", self._cookies[size]]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         summary = json.loads(output.splitlines()[-1])
@@ -130,7 +142,7 @@ class Contender:
             raise RuntimeError(f"{self.name}: {page} failed: {output}")
         self._settle()
         requests = summary["requests"]
-        commands_after, received_after = self._database_counts()
+        commands_after, received_after, database_after = self._database_counts()
         return Result(
             rate=requests / summary["seconds"],
             p50=summary["p50"],
@@ -138,6 +150,7 @@ class Contender:
             cpu=(self._cpu() - cpu) / requests * 1e6,
             commands=(commands_after - commands) / requests,
             sent=(received_after - received) / requests,
+            database=(database_after - database) / requests,
         )
 
     def _settle(self) -> None:
@@ -159,7 +172,9 @@ class Contender:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def _database_counts(self) -> tuple[int, int]:
+    def _database_counts(self) -> tuple[int, int, int]:
+        """Returns MongoDB's commands, the bytes it has received, and the microseconds of CPU that it has used."""
         status = self._mongodb.admin.command("serverStatus")
         commands = sum(status["metrics"]["commands"][name]["total"] for name in COMMANDS)
-        return commands, status["network"]["bytesIn"]
+        cpu = status["extra_info"].get("user_time_us", 0) + status["extra_info"].get("system_time_us", 0)  # on Linux
+        return commands, status["network"]["bytesIn"], cpu

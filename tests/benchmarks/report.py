@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .contenders import CONTENDERS, Result
 
-__all__ = ["chart", "median_of", "table"]
+__all__ = ["chart", "instructions_table", "median_of", "table"]
 
 
 def median_of(rounds: Sequence[Result]) -> Result:
@@ -19,15 +19,29 @@ def table(results: Mapping[str, Result]) -> str:
     """Returns what was measured on one page, as Markdown."""
     plain, hand = results.get("none"), results.get("hand-motor")
     lines = [
-        "| | requests/s | to no session | to Motor by hand | commands | CPU | p50 | p99 | sent |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| | requests/s | to no session | to Motor by hand | commands | CPU | MongoDB's CPU | p50 | p99 | sent |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, result in results.items():
         ratios = [f"{result.rate / base.rate:.2f}x" if base else "" for base in (plain, hand)]
         lines.append(
             f"| {CONTENDERS.get(name, name)} | {result.rate:,.0f} | {' | '.join(ratios)} | {result.commands:.2f} "
-            f"| {result.cpu:.0f} us | {result.p50:.2f} ms | {result.p99:.2f} ms | {result.sent:,.0f} B |"
+            f"| {result.cpu:.0f} us | {result.database:.0f} us | {result.p50:.2f} ms | {result.p99:.2f} ms "
+            f"| {result.sent:,.0f} B |"
         )
+    return "\n".join(lines)
+
+
+def instructions_table(counted: Mapping[str, Mapping[str, float]]) -> str:
+    """Returns the thousands of instructions of a request of each page, by contender, as Markdown."""
+    pages = list(next(iter(counted.values())))
+    lines = [f"| | {' | '.join(f'{page} | to no session' for page in pages)} |", f"|---|{'--:|' * 2 * len(pages)}"]
+    for name, by_page in counted.items():
+        cells = []
+        for page in pages:
+            base = counted.get("none", {}).get(page)
+            cells.append(f"{by_page[page]:,.0f} | {f'{base / by_page[page]:.2f}x' if base else ''}")
+        lines.append(f"| {CONTENDERS[name]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -100,6 +100,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def in_process(self, process: Process, callback: Callable[..., Any], *args: Any) -> None:
         """Has *callback* run as something that happens to *process*, such as data that arrive."""
+        if self.is_closed():
+            return  # a visitor who was still waiting when a promise was broken is collected later, and leaves
         former, self.process = self.process, process
         try:
             self.call_soon(callback, *args)
