@@ -85,6 +85,7 @@ class StoreCalls:
         self._settings = settings
         self._store_timeout = max(settings.timeout - STORE_LEAD_SECONDS, settings.timeout / 2)
         self.watching = Watching(store)
+        self.loaded_at = now()  # when the last batch of sessions came: what they are looked at with
         self._steps: set[asyncio.Task[Any]] = set()
         self._calls: set[asyncio.Task[Any]] = set()
         self._loads: Coalescer[str, Loaded] = Coalescer(
@@ -269,7 +270,8 @@ class StoreCalls:
             found = await self.store.load(unique, timeout=self._store_timeout)
         finally:
             self.stats.add_load(len(unique), time.monotonic() - began)
-        moment, is_valid = now(), self._settings.is_valid
+        self.loaded_at = moment = now()
+        is_valid = self._settings.is_valid
         result: list[SessionRecord | SessionEnd | Exception | None] = []
         given = set()
         for id in ids:

@@ -18,33 +18,37 @@ from .values import INT64_MAX, INT64_MIN, MISSING, Path, identical
 __all__ = ["ChangeSet", "Changes", "Create", "Inc", "Op", "Push", "Set", "Unset"]
 
 
-@dataclass(frozen=True, slots=True)
+# These and the writes that stores get are values, and nobody changes them. They are not frozen, as a frozen dataclass
+# takes several times as long to make, and each request makes some.
+
+
+@dataclass(slots=True)
 class Set:
     """Makes the field this value, whatever it was."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Unset:
     """Removes the field; one that is not there is no error. Nothing is removed from a list."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inc:
     """Adds to a number; an absent field counts as 0."""
 
     amount: int | float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Push:
     """Appends to a list; an absent field counts as []. Pushing nothing makes sure that there is a list."""
 
     values: list[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Create:
     """Makes sure that there is a dict: an empty one where nothing is. One that is there stays as it is."""
 
@@ -52,7 +56,7 @@ class Create:
 Op = Set | Unset | Inc | Push | Create
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Changes:
     """One save's operations.
 

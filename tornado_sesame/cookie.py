@@ -149,8 +149,11 @@ class SessionCookie:
         There are several when there are cookies of that name for several domains or paths. HTTP/2 allows several
         fields (RFC 9113, 8.2.3).
         """
-        pattern = _pattern(self.name)
-        return list(map(Secret, dict.fromkeys(value for header in headers for value in pattern.findall(header))))
+        find = _pattern(self.name).findall
+        values: list[str] = []
+        for header in headers:
+            values += find(header)
+        return [Secret(values[0])] if len(values) == 1 else list(map(Secret, dict.fromkeys(values)))
 
     def set_header(self, secret: Secret, *, https: bool, lifetime: timedelta | None) -> str:
         """Returns the ``Set-Cookie`` header that gives the browser *secret*.

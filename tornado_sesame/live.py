@@ -48,6 +48,8 @@ class LiveSession:
     refusal: str | None = None
     """To be set to say why this request can have no changes saved."""
 
+    _secret: Secret | None = None  # what it has now,
+    _told: Secret | None = None  # and what the client knows
     _is_late = False  # the session had ended when the request, which was on its way, came to load it
     _client_must_forget = False
     _has_new_lifetime = False  # so it is to keep what it knows for another time
@@ -75,8 +77,6 @@ class LiveSession:
         self._header = header
         self._carried = secrets
         self._age = age
-        self._secret: Secret | None = None  # what it has now,
-        self._told: Secret | None = None  # and what the client knows
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a LiveSession knows the cookie's secret and is its request's alone: it cannot be pickled")
@@ -404,21 +404,24 @@ class LiveSession:
 
     async def _find(self) -> "list[tuple[Secret, Loaded]]":
         secrets = self._carried if self._secret is None else (self._secret,)
+        if len(secrets) == 1:
+            return [(secrets[0], await self._calls.load(secrets[0].id))]
         loads = [(secret, self._calls.load(secret.id)) for secret in secrets]
         return [(secret, await load) for secret, load in loads]
 
     def _open(self, found: "list[tuple[Secret, Loaded]]") -> None:
-        records = [(secret, loaded) for secret, loaded in found if isinstance(loaded, SessionRecord)]
-        if records:
-            secret, record = records[0]
-            if self._secret is None:
-                self._secret = self._told = secret
-            self._others = [other for other, _ in records[1:]]
-            self._saving.open(record)
-            if self._saving.is_touch_due(now()):
-                self._saving.schedule()
-            self._place()
-            return
+        for place, (secret, loaded) in enumerate(found):
+            if isinstance(loaded, SessionRecord):
+                if self._secret is None:
+                    self._secret = self._told = secret
+                if len(found) > 1:
+                    others = found[place + 1 :]
+                    self._others = [other for other, loaded in others if isinstance(loaded, SessionRecord)]
+                self._saving.open(loaded)
+                if self._saving.is_touch_due(self._calls.loaded_at):
+                    self._saving.schedule()
+                self._place()
+                return
         was_stored = self.is_stored
         has_unreadable = False
         for _, loaded in found:

@@ -34,6 +34,7 @@ __all__ = [
     "default_of",
     "new_dict",
     "new_list",
+    "place",
 ]
 
 
@@ -60,7 +61,7 @@ class DictNode(SessionContainer, dict[str, Any]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # a detached one, as `dataclasses.asdict` makes it
         _dict_update(self, *args, **kwargs)
-        _place(self, None, "")
+        place(self, None, "")
 
     # Reading
 
@@ -575,7 +576,7 @@ def new_dict(kind: type[_D], data: Any, parent: DictNode | SessionList | None, k
     """Returns a node of this *kind*; see `DictNode` for the rest."""
     node = kind.__new__(kind)
     _dict_update(node, data)
-    _place(node, parent, key)
+    place(node, parent, key)
     return node
 
 
@@ -601,7 +602,7 @@ def attach(value: Any, parent: DictNode | SessionList | None) -> None:
         value._attach(parent)
 
 
-def _place(node: DictNode, parent: DictNode | SessionList | None, key: str | Absent | None) -> None:
+def place(node: DictNode, parent: DictNode | SessionList | None, key: str | Absent | None) -> None:
     _set_parent(node, parent)
     _set_key(node, key)
     _set_token(node, None)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, cast
 
 from .changes import ChangeSet
 from .errors import SessionDataError, SessionNotLoaded, SessionStoreError
-from .nodes import DictNode, SessionDict, attach
+from .nodes import DictNode, SessionDict, attach, place
 from .places import Backing
 from .values import MISSING, Path, bson_size, is_same, normalized, plain
 
@@ -34,7 +34,8 @@ class SessionRoot(DictNode):
     _content: "SessionData"
 
     def __init__(self, backing: SessionBacking, content: "SessionData", data: dict[str, Any]) -> None:
-        super().__init__(data)
+        _dict_update(self, data)
+        place(self, None, "")
         _set_backing(self, backing)
         _set_content(self, content)
 
@@ -46,7 +47,7 @@ class SessionRoot(DictNode):
     def __del__(self) -> None:
         # Nobody has it or a node of it any more, so what is still to be saved of it goes back.
         if hasattr(self, "_content") and self._content.is_loaded:
-            self._content.take_back(dict(dict.items(self)))
+            self._content.take_back(dict(_dict_items(self)))
 
 
 class Session(SessionDict, SessionRoot):
@@ -176,15 +177,19 @@ class SessionData:
         self._error = error
 
     def _become(self, data: dict[str, Any], owner: str | None, lifetime: timedelta | None, *, is_loaded: bool) -> None:
+        was_loaded, self.is_loaded = self.is_loaded, is_loaded
         self._changes = None
         self.owner = owner
         self.lifetime = lifetime
-        self.is_loaded = is_loaded
         session = self._session_ref()
         if session is None:
             self._data = data
-        else:
+        elif was_loaded:
             session._refill(data)
+            _set_class(session, self._class())
+        else:
+            _dict_clear(session)
+            _dict_update(session, data)
             _set_class(session, self._class())
 
     def _class(self) -> type[SessionRoot]:
@@ -246,6 +251,8 @@ _NOTHING_LOADED: dict[str, Any] = {"await self.session": _NotLoaded()}
 def _nothing() -> None:
     """A weak reference to a session that is not there yet."""
 
+
+_dict_clear, _dict_items, _dict_update = dict.clear, dict.items, dict.update
 
 # Attributes of a session are its items, so its own fields are set through their slots.
 _set_backing = SessionRoot.__dict__["_backing"].__set__

@@ -1,6 +1,6 @@
 """What can be set about sessions, and the rules of time that follow from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -69,6 +69,7 @@ class SessionSettings:
     wait_for_save: bool
     timeout: float
     max_bytes: int | None
+    _untouched: timedelta = field(init=False)  # how long a session may still have to live when a use extends it
 
     def __post_init__(self) -> None:
         if not isinstance(self.cookie, SessionCookie):
@@ -97,6 +98,8 @@ class SessionSettings:
             raise ValueError(f"timeout={self.timeout!r}: must be a positive number of seconds")
         if self.max_bytes is not None and not self.max_bytes > 0:
             raise ValueError(f"max_bytes={self.max_bytes!r}: must be a positive number of bytes")
+
+        object.__setattr__(self, "_untouched", self.idle_timeout - self.touch_interval)
 
     def expiry(self, created: datetime, moment: datetime, lifetime: timedelta | None) -> datetime:
         """Returns when a session that was created then and is used at *moment* expires.
@@ -133,10 +136,11 @@ class SessionSettings:
 
         One with a *lifetime* that is shorter than that of others is written more often in proportion.
         """
-        idle, interval = self.idle_timeout, self.touch_interval
-        if lifetime is not None:
-            idle, interval = lifetime, min(interval, interval * (lifetime / idle))
-        return expires - moment <= idle - interval and expires < self.end(created, moment + idle)
+        if lifetime is None:
+            untouched = self._untouched
+        else:
+            untouched = lifetime - min(self.touch_interval, self.touch_interval * (lifetime / self.idle_timeout))
+        return expires - moment <= untouched and expires < self.expiry(created, moment, lifetime)
 
 
 def checked_lifetime(lifetime: object) -> timedelta | None:

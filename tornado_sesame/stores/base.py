@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SessionRecord:
     """A session as it is stored.
 
@@ -89,7 +89,7 @@ class SessionEnd:
         return stored if isinstance(stored, SessionEnd) else self
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SessionInsert:
     """Stores a new session.
 
@@ -112,7 +112,7 @@ class SessionInsert:
         return Outcome.GONE if isinstance(stored, SessionEnd) else Outcome.SAVED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SessionUpdate:
     """Changes a session that exists.
 
