@@ -127,6 +127,13 @@ def test_a_parameter_that_is_no_class_of_sessions_is_refused_at_once():
         SessionManager[int]
 
 
+async def test_a_parameter_that_is_only_a_name_is_refused_when_it_is_needed(running):
+    id, _ = await visited(running.browser())
+    with pytest.raises(TypeError, match="the class itself"):
+        async with SessionManager["Visit"](running.manager.store).edit(id):
+            raise AssertionError
+
+
 async def test_what_the_visitor_changes_at_the_same_time_is_kept(running, database):
     browser = running.browser()
     id, _ = await visited(browser)

@@ -198,8 +198,9 @@ async def test_one_that_is_set_before_there_is_content_is_stored_with_it(site):
     assert [record.lifetime async for record in running.manager.records("alice")] == [DAY]
 
 
-async def test_a_use_by_a_request_that_began_before_does_not_shorten_it(site, database):
-    """It has loaded the session without the lifetime, and saves last that it is used."""
+@pytest.mark.parametrize("lifetime", [3600, 86400 * 30])
+async def test_a_use_by_a_request_that_began_before_leaves_it_alone(site, database, lifetime):
+    """It has loaded the session with another lifetime, and saves last that it is used."""
     released = asyncio.Event()
 
     class Slow(Page):
@@ -210,16 +211,59 @@ async def test_a_use_by_a_request_that_began_before_does_not_shorten_it(site, da
 
     first = (await site(PAGES, idle_timeout=HOUR)).browser()
     await first.post("/remember")
-    sessions = SessionManager(database.new_store(), idle_timeout=2 * HOUR, touch_interval=timedelta(0))
+    sessions = SessionManager(database.new_store(), idle_timeout=DAY, touch_interval=timedelta(0))
     async with serve([*PAGES, ("/slow", Slow)], sessions=sessions) as running:
         browser = running.browser()
         browser.cookies = first.cookies
         slow = asyncio.ensure_future(browser.get("/slow"))
         await asyncio.sleep(0.2)
-        await browser.post("/remember?lifetime=86400")
+        await browser.post(f"/remember?lifetime={lifetime}")
         released.set()
         assert (await slow).code == 200
-        assert (await shown(browser))["left"] == pytest.approx(86400, abs=60)
+        record = await record_of(sessions, (await shown(browser))["id"])
+        assert record.data == {"name": "Alice", "seen": True}
+        assert (record.expires - now()).total_seconds() == pytest.approx(lifetime, abs=60)
+
+
+async def test_a_rotation_beside_it_gives_the_cookie_that_it_needs(site, database):
+    class Rotate(Page):
+        async def post(self):
+            await self.session
+            async with serve(PAGES, sessions=SessionManager(database.new_store(), cookie=cookie)) as elsewhere:
+                other = elsewhere.browser()
+                other.cookies = {"_session": self.get_cookie("_session")}
+                await other.post("/remember?lifetime=86400")
+            await self.rotate_session_id()
+
+    cookie = SessionCookie(max_age=None)
+    browser = (await site([*PAGES, ("/rotate", Rotate)], cookie=cookie)).browser()
+    await browser.post("/remember")
+    assert attributes(await browser.post("/rotate"))[0].startswith("Max-Age=34560000;")
+    assert (await shown(browser))["lifetime"] == 86400
+
+
+async def test_it_is_told_at_once_when_the_session_will_expire(site):
+    class Both(Page):
+        async def get(self):
+            await self.session
+            self.session_lifetime = self.lifetime()
+            self.show()
+
+    browser = (await site([*PAGES, ("/both", Both)], idle_timeout=DAY)).browser()
+    await browser.post("/remember")
+    for lifetime in 3600, 86400 * 30:
+        left = json.loads(await browser.text(f"/both?lifetime={lifetime}"))["left"]
+        assert left == pytest.approx(lifetime, abs=60)
+
+
+async def test_one_without_content_gives_no_cookie_though_responses_do_not_wait(site):
+    class Alone(Page):
+        def get(self):
+            self.session_lifetime = DAY
+
+    browser = (await site([("/", Alone)], wait_for_save=False)).browser()
+    assert (await browser.get()).code == 200
+    assert not browser.cookies
 
 
 @pytest.mark.stores("memory")

@@ -11,6 +11,7 @@ from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler, websocket_connect
 
 from tornado_sesame import MemoryStore, SessionManager, SessionMixin, SessionStoreError
+from tornado_sesame.cookie import id_of_secret
 
 from .support import open_database, serve
 
@@ -162,6 +163,38 @@ async def test_a_session_that_is_being_rotated_counts_once(site, database):
         assert await moving.text() == "alice"
         assert await newcomer.text() == "alice"
         await moving.post()
+
+
+async def test_the_new_one_stays_however_busy_the_others_are(site, database):
+    running = await site(PAGES, max_per_owner=1)
+    elsewhere = SessionManager(database.new_store())
+    async with serve(PAGES, sessions=elsewhere) as other:
+        for _ in range(5):
+            busy = await signed_in(running)
+            used = other.browser()
+            used.cookies = dict(busy.cookies)
+            is_over = asyncio.Event()
+
+            async def use(used=used, is_over=is_over):
+                while not is_over.is_set():
+                    await used.post()
+
+            using = asyncio.ensure_future(use())
+            await asyncio.sleep(0.02)
+            newcomer = running.browser()
+            assert (await newcomer.post("/login")).code == 200
+            is_over.set()
+            await using
+            assert await owners([busy, newcomer]) == ["None", "alice"]
+
+
+async def test_the_log_says_which_ended(site, caplog):
+    running = await site(PAGES, max_per_owner=1)
+    first = await signed_in(running)
+    with caplog.at_level(logging.INFO, "tornado_sesame"):
+        await signed_in(running)
+    ended = id_of_secret(first.secret)
+    assert f"ended session {ended}, as its owner has more than max_per_owner=1" in caplog.text
 
 
 class Listless(MemoryStore):

@@ -46,6 +46,9 @@ from .support import DATABASE, eventually
 pytestmark = pytest.mark.mongodb
 
 BAD = {
+    "a lifetime of a thousand million years": lambda document: {**document, "lifetime": 3e16},
+    "a lifetime that is none": lambda document: {**document, "lifetime": -5},
+    "a lifetime that is a bool": lambda document: {**document, "lifetime": True},
     "a lifetime beyond Python's": lambda document: {**document, "lifetime": 1e300},
     "a lifetime that is no number": lambda document: {**document, "lifetime": "long"},
     "no expires": lambda document: {name: value for name, value in document.items() if name != "expires"},
@@ -91,7 +94,7 @@ class TestDocuments:
         times = {"created": NOW, "updated": NOW, "expires": LATER}
         assert await found(database) == [{"_id": id, "data": DATA, **times}]
         await save(store, [update(id, {}, owner=Set("alice"))])
-        assert await found(database) == [{"_id": id, "data": DATA, "owner": "alice", **times}]
+        assert await found(database) == [{"_id": id, "data": DATA, "owner": "alice", "owned": NOW, **times}]
         await save(store, [update(id, {}, owner=Set(None))])
         assert await found(database) == [{"_id": id, "data": DATA, **times}]
 
@@ -101,7 +104,7 @@ class TestDocuments:
         for batch in [], [update(await inserted(store), {("n",): Inc(1)})]:
             await save(store, [*batch, update(id, everything, owner=Set("alice"), expires=LATER)])
         document = await database.collection.find_one({"_id": id})
-        assert document.keys() == {"_id", "data", "owner", "created", "updated", "expires"}
+        assert document.keys() == {"_id", "data", "owner", "owned", "created", "updated", "expires"}
 
     async def test_the_end_of_one_has_no_content_and_is_removed_after_a_minute(self, store, database):
         id = await inserted(store, owner="alice")

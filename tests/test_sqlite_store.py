@@ -184,6 +184,7 @@ class TestTheFile:
             "document = CAST(x'ff' AS TEXT)",
             "expires = 'x'",
             "lifetime = 'x'",
+            "lifetime = 0",
             "lifetime = 9223372036854775807",
             "created = 1e300",
         ],

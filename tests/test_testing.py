@@ -205,6 +205,35 @@ class TestAVisitor:
         assert (response.code, response.headers["Location"]) == (303, "/")
         assert visitor.cookies == {"third": "3"}
 
+    @pytest.mark.parametrize(
+        ("attributes", "is_kept"),
+        [
+            ("", True),
+            ("; Max-Age=0", False),
+            ("; max-age=100; Expires=Thu, 01 Jan 1970 00:00:00 GMT", True),
+            ("; Expires=Thu, 01 Jan 1970 00:00:00 GMT", False),
+            ("; expires=Thu, 01 Jan 1970 00:00:00 -0000", False),
+            ("; Expires=Fri, 31 Dec 2100 00:00:00 GMT; Path=/", True),
+            ("; Expires=soon", True),
+        ],
+    )
+    async def test_keeps_a_cookie_as_its_attributes_say(self, attributes, is_kept):
+        class Set(RequestHandler):
+            def get(self):
+                self.add_header("Set-Cookie", f"c=1{attributes}")
+
+        site = Site(Application([("/", Set)], sessions=SessionManager()))
+        visitor = site.visitor()
+        visitor.cookies["c"] = "0"
+        await visitor.fetch()
+        assert visitor.cookies == ({"c": "1"} if is_kept else {})
+        await site.close()
+
+
+def test_an_application_without_sessions_is_no_site():
+    with pytest.raises(TypeError, match="this application has no setting `sessions`"):
+        Site(Application([]))
+
 
 WITH_FIXTURES = """
 import pytest

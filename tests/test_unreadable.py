@@ -1,7 +1,9 @@
 """`unreadable`: what a visitor gets whose session is stored, but cannot be read."""
 
+import asyncio
 import logging
 import sqlite3
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tornado.httpclient import HTTPRequest
@@ -35,6 +37,13 @@ class Rotate(SessionMixin, RequestHandler):
     async def post(self):
         await self.rotate_session_id()
         self.session_owner = "alice"
+
+
+class Slow(SessionMixin, RequestHandler):
+    async def get(self):
+        await self.session
+        self.settings["read"].set()
+        await self.settings["released"].wait()
 
 
 class Reload(SessionMixin, RequestHandler):
@@ -123,16 +132,35 @@ async def test_the_visitor_gets_a_new_one_and_the_document_stays(site, damage, s
     assert await stored(id) == damaged
 
 
-async def test_a_page_that_only_reads_has_the_browser_forget_it_so_that_it_is_logged_once(site, damage, stored, caplog):
-    browser = (await site(PAGES, unreadable="new")).browser()
+async def test_pages_that_only_read_show_an_empty_one_and_it_is_logged_once(site, damage, stored, caplog):
+    running = await site(PAGES, unreadable="new")
+    browser, other = running.browser(), running.browser()
     await browser.text()
+    await other.text()
     id = id_of_secret(browser.secret)
     damaged = await damage(id)
-    for _ in range(2):
+    for _ in range(3):
         assert await browser.text("/read") == "None, None"
-        assert not browser.cookies
     assert len(errors(caplog)) == 1
     assert await stored(id) == damaged
+    await damage(id_of_secret(other.secret))
+    assert await other.text("/read") == "None, None"
+    assert len(errors(caplog)) == 2
+
+
+async def test_a_slow_page_signs_nobody_out_who_has_signed_in_meanwhile(site, damage):
+    running = await site([*PAGES, ("/slow", Slow)], unreadable="new")
+    settings = running.application.settings
+    settings["read"], settings["released"] = asyncio.Event(), asyncio.Event()
+    browser = running.browser()
+    await browser.text()
+    await damage(id_of_secret(browser.secret))
+    slow = asyncio.ensure_future(browser.get("/slow"))
+    await settings["read"].wait()
+    assert (await browser.post("/rotate")).code == 200
+    settings["released"].set()
+    assert (await slow).code == 200
+    assert await browser.text("/read") == "None, alice"
 
 
 async def test_who_signs_in_then_is_signed_in(site, damage):
@@ -199,3 +227,16 @@ async def test_it_is_an_error_of_its_own_class(site, database, damage):
 def test_anything_else_is_refused():
     with pytest.raises(ValueError, match="unreadable='ignore': must be 'error' or 'new'"):
         SessionManager(unreadable="ignore")
+
+
+@pytest.mark.mongodb
+async def test_one_that_claims_to_be_of_the_year_9999_spoils_nothing_for_others(site, database):
+    running = await site(PAGES, absolute_timeout=timedelta(days=1))
+    browser, other = running.browser(), running.browser()
+    await browser.text()
+    await other.text()
+    created = {"created": datetime(9999, 12, 31, tzinfo=UTC)}
+    await database.collection.update_one({"_id": id_of_secret(browser.secret)}, {"$set": created})
+    pages = await asyncio.gather(*(visitor.text("/read") for visitor in [browser, other] * 5))
+    assert pages == ["1, None"] * 10
+    assert len([record async for record in running.manager.records()]) == 2

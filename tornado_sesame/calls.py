@@ -41,6 +41,9 @@ SAVES_SPLIT_ABOVE = 32
 # How many sessions one call ends at most.
 ENDED_AT_ONCE = 1000
 
+# How many sessions that cannot be read are known not to be logged again.
+MAX_UNREADABLE = 1000
+
 # How many seconds earlier than its callers a store gives up, so that its own reason is what they learn: PyMongo, while
 # it waits for a server, notices up to half a second late that its time is up. It is at most half of the time.
 STORE_LEAD_SECONDS = 1.0
@@ -86,6 +89,7 @@ class StoreCalls:
         self._store_timeout = max(settings.timeout - STORE_LEAD_SECONDS, settings.timeout / 2)
         self.watching = Watching(store)
         self.loaded_at = now()  # when the last batch of sessions came: what they are looked at with
+        self._unreadable: set[str] = set()  # ids of which the log has said so
         self._steps: set[asyncio.Task[Any]] = set()
         self._calls: set[asyncio.Task[Any]] = set()
         self._loads: Coalescer[str, Loaded] = Coalescer(
@@ -160,6 +164,7 @@ class StoreCalls:
 
     async def records(self, owner: str | None) -> AsyncIterator[SessionRecord | SessionRecordError]:
         """Iterates over all valid sessions, or those of an *owner*; what cannot be read is a `SessionRecordError`."""
+        self.stats.commands += 1
         records = aiter(self.store.records(owner, timeout=self._store_timeout))
         while True:
             try:
@@ -214,15 +219,20 @@ class StoreCalls:
     async def _limit(self, owner: str) -> None:
         """Ends the sessions that an owner has too many.
 
-        Of several who do this at once, each does so after its own session was saved. So the last of them knows all, and
-        none ends one that the last would leave.
+        Of several who do this at once, each does so after its own session was saved, so the last of them knows all. And
+        all of them agree on which session got this owner last, which stays, however much the others are used meanwhile.
         """
         records = [record async for record in self.records(owner) if isinstance(record, SessionRecord)]
         # One that is being rotated is there twice; see `Rotation`.
         lasting = {record.created for record in records if not _is_copy(record)}
         sessions = [record for record in records if not (_is_copy(record) and record.created in lasting)]
-        sessions.sort(key=lambda record: (record.updated, record.created, record.id), reverse=True)
-        await self.end([record.id for record in sessions[self._settings.max_per_owner :]])
+        newest = max(sessions, key=lambda record: (record.owned or record.created, record.id), default=None)
+        sessions.sort(key=lambda record: (record is newest, record.updated, record.id), reverse=True)
+        most = self._settings.max_per_owner
+        ended = [record.id for record in sessions[most:]]
+        await self.end(ended)
+        for id in ended:
+            logger.info("ended session %s, as its owner has more than max_per_owner=%s", id, most)
 
     def _on_step_done(self, step: "asyncio.Task[Any]") -> None:
         self._steps.discard(step)
@@ -243,8 +253,19 @@ class StoreCalls:
             failure = kind(f"could not {action}: {reason}", status_code=status)
             failure.__cause__ = cause
         failure.is_logged = True
-        logger.error("%s", failure.log_message)
+        if not (isinstance(failure, SessionRecordError) and self._is_known_to_be_unreadable(failure.id)):
+            logger.error("%s", failure.log_message)
         return failure
+
+    def _is_known_to_be_unreadable(self, id: str) -> bool:
+        """Tells whether the log need not say again that a session cannot be read, as its visitors have new ones."""
+        if self._settings.unreadable == "error":
+            return False
+        is_known = id in self._unreadable
+        if len(self._unreadable) >= MAX_UNREADABLE:
+            self._unreadable.clear()
+        self._unreadable.add(id)
+        return is_known
 
     def _is_valid(self, record: SessionRecord, moment: datetime) -> bool:
         return self._settings.is_valid(record.created, record.expires, moment)

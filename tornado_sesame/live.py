@@ -89,7 +89,8 @@ class LiveSession:
     @property
     def id(self) -> str | None:
         """The id under which it is stored or will be; None when there is nothing to store, or it is not loaded."""
-        return self._saving.id if self.is_stored or self.is_unsaved else None
+        saving = self._saving
+        return saving.id if self.is_stored or (saving.is_unsaved and not saving.is_void) else None
 
     @property
     def is_loaded(self) -> bool:
@@ -165,7 +166,10 @@ class LiveSession:
             if self._saving.gone is None:
                 self._check_cookie_can_be_set()
             self.begin_change().attribute_assigned("lifetime", former, lifetime)
-            self._saving.data.lifetime = lifetime
+            saving = self._saving
+            saving.data.lifetime = lifetime
+            if saving.created is not None:
+                saving.expires = self.settings.expiry(saving.created, now(), lifetime)
             self._has_new_lifetime = True
 
     def response_header(self, *, https: bool) -> tuple[str, str] | None:
@@ -174,7 +178,7 @@ class LiveSession:
         It counts as told from then on. None: the client has already what it needs.
         """
         cookie = self.settings.cookie
-        is_news = self._secret is not self._told or self._has_new_lifetime
+        is_news = self._secret is not self._told or (self._has_new_lifetime and self.is_loaded)
         if self._secret is not None and is_news and self.id and self._saving.gone is None:
             self._told, self._has_new_lifetime = self._secret, False
             if self._header is not None:
@@ -363,7 +367,7 @@ class LiveSession:
         self._check_cookie_can_be_set()  # again, as the response may have been sent meanwhile
         self._secret = new  # whatever response is sent from now on gives it to the client
         try:
-            expires = await rotation.complete()
+            moved = await rotation.complete()
         except SessionNotSaved:
             self._secret = old
             raise
@@ -373,10 +377,12 @@ class LiveSession:
             saving.is_loss_told = True
             self._place()
             raise
-        if expires is None:
+        if moved is None:
             saving.open_gone(old.id)
         else:
-            saving.id, saving.expires = new.id, expires
+            saving.id, saving.expires = new.id, moved.expires
+            if not saving.data.has_changes:  # else they may be of these
+                saving.data.owner, saving.data.lifetime = moved.owner, moved.lifetime
             self._place()
 
     def _begin_again(self) -> None:
@@ -423,11 +429,10 @@ class LiveSession:
                 self._place()
                 return
         was_stored = self.is_stored
-        has_unreadable = False
         for _, loaded in found:
             if isinstance(loaded, SessionRecordError) and self.settings.unreadable == "new" and not was_stored:
-                has_unreadable = True
-            elif isinstance(loaded, SessionStoreError):
+                continue
+            if isinstance(loaded, SessionStoreError):
                 if not self.is_loaded:
                     self._saving.data.unload(loaded)
                 raise loaded
@@ -436,8 +441,6 @@ class LiveSession:
                 self._open_gone(secret.id)
                 return
         self._start_anew()  # an id that the store does not know is not adopted
-        if has_unreadable:
-            self._client_must_forget = True  # so that it is not asked for again, and logged, with each request
 
     def _place(self) -> None:
         if self._following is not None:

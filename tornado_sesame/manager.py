@@ -5,7 +5,7 @@ import typing
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, ForwardRef, Generic, Literal, cast, get_args
 
 from .calls import StoreCalls
 from .cookie import Secret, SessionCookie, is_id
@@ -86,6 +86,8 @@ class SessionManager(Generic[SessionT]):
         """Returns the class of sessions that this manager, or a class that it is of, was given as a parameter."""
         for alias in (getattr(self, "__orig_class__", None), *getattr(self, "__orig_bases__", ())):
             for kind in get_args(alias):
+                if isinstance(kind, ForwardRef):
+                    raise TypeError(f"{alias}: give SessionManager the class itself, not its name")
                 if isinstance(kind, type) and issubclass(kind, SessionRoot):
                     return kind
         return Session
@@ -122,8 +124,8 @@ class SessionManager(Generic[SessionT]):
         it open hear of it. When the block ends, all of it is saved. An exception does not undo what was changed before
         it. The session's life is not extended.
 
-        :arg session_id: see `SessionMixin.session_id`. A session that is rotated goes on under another id; all those of
-            a user are ``sessions.records(owner)``.
+        :arg session_id: see `SessionMixin.session_id`. A session that is rotated goes on under another id. So whoever
+            edits all ``sessions.records(owner)`` has to list them again when one of them is gone.
         :raises SessionGone: when there is no such session, or when it has ended before the changes were saved.
         :raises SessionStoreError: when the store fails; see `SessionMixin.save_session`.
         """

@@ -596,9 +596,12 @@ class SessionMixin(_Handler, Generic[SessionT]):
         others: dict[str, Any] = getattr(self, "_new_cookie", {})  # what set_cookie() and clear_cookie() have made
         other = others.get(cookie.name)
         is_same = other is not None and other["path"] == cookie.path and other["domain"] == (cookie.domain or "")
-        if is_same and header[0] == "Set-Cookie":
-            del others[cookie.name]
-        self.add_header(*header)
+        if header[0] != "Set-Cookie":
+            self.set_header(*header)
+        else:
+            if is_same:
+                del others[cookie.name]
+            self.add_header(*header)
         directives = _members(self._headers.get_list("Cache-Control"))
         if "public" in directives or not {"private", "no-store"} & directives:
             self.set_header("Cache-Control", "no-store")

@@ -53,16 +53,17 @@ class Rotation:
         """
         moment = truncated_to_ms(now())
         expires = min(moment + UNTOLD_LIFETIME, self._settings.expiry(created, moment, content.lifetime))
+        owned = None if content.owner is None else moment
         self._copy = SessionRecord(
-            self._new, content.whole(), created, moment, expires, content.owner, content.lifetime
+            self._new, content.whole(), created, moment, expires, content.owner, content.lifetime, owned
         )
         given = replace(self._copy, data=plain(self._copy.data))  # as the store may change it
         await self._calls.write(SessionInsert(given))
 
-    async def complete(self) -> datetime | None:
+    async def complete(self) -> SessionRecord | None:
         """Ends the old one and makes the new one last.
 
-        :returns: when it will expire; None when the session had ended before it could move.
+        :returns: the new one; None when the session had ended before it could move.
         :raises SessionNotSaved: when it has not moved, for certain.
         :raises SessionStoreError: when nobody knows whether it has, or whether it will last.
         """
@@ -91,15 +92,16 @@ class Rotation:
             failure.is_logged = True
             raise failure from error.__cause__
 
-    async def _settle(self, record: SessionRecord) -> datetime | None:
-        """Makes the new one last, with what *record* has more than the copy."""
+    async def _settle(self, record: SessionRecord) -> SessionRecord | None:
+        """Makes the new one last, with what *record* has more than the copy, and returns it; None when it has ended."""
         changes = _difference(self._copy, record)
         while True:
             moment = truncated_to_ms(now())
             expires = self._settings.expiry(record.created, moment, record.lifetime)
-            outcome = await self._calls.write(SessionUpdate(self._new, changes, moment, expires))
+            update = SessionUpdate(self._new, changes, moment, expires, self._copy.lifetime)
+            outcome = await self._calls.write(update)
             if not isinstance(outcome, Conflict):
-                return expires if outcome is Outcome.SAVED else None
+                return replace(record, id=self._new, expires=expires) if outcome is Outcome.SAVED else None
             changes = Changes()  # the client has the new one already, and has changed its shape
 
     async def _settle_later(self, record: SessionRecord) -> None:

@@ -92,6 +92,11 @@ class Saving:
         return self.data.has_changes or (self._sent is not None and not _is_touch(self._sent))
 
     @property
+    def is_void(self) -> bool:
+        """Whether it is a new session in which there is nothing that would be stored."""
+        return self.created is None and self._sent is None and self.data.is_empty
+
+    @property
     def new_owner(self) -> str | None:
         """To whom the session belongs since the save that is under way; None when that does not say so."""
         match self._sent:
@@ -216,14 +221,14 @@ class Saving:
         if self.created is None:
             changes.set_aside()
             expires = self._settings.expiry(moment, moment, data.lifetime)
-            return SessionInsert(SessionRecord(id, data.whole(), moment, moment, expires, data.owner, data.lifetime))
+            owned = None if data.owner is None else moment
+            record = SessionRecord(id, data.whole(), moment, moment, expires, data.owner, data.lifetime, owned)
+            return SessionInsert(record)
         taken = changes.take(data)
-        expires_anew = taken.lifetime is not None or self.is_touch_due(moment)
-        if not taken and not expires_anew:
-            return None
-        return SessionUpdate(
-            id, taken, moment, self._settings.expiry(self.created, moment, data.lifetime) if expires_anew else None
-        )
+        if taken.lifetime is not None or self.is_touch_due(moment):
+            expires = self._settings.expiry(self.created, moment, data.lifetime)
+            return SessionUpdate(id, taken, moment, expires, data.lifetime)
+        return SessionUpdate(id, taken, moment) if taken else None
 
     def _check_size(self) -> None:
         limit = self._settings.max_bytes

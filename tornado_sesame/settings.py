@@ -45,8 +45,9 @@ class SessionSettings:
     :arg touch_interval: how much of *idle_timeout* must have passed before a use extends the session; so one that is
         only read is written once in this time.
     :arg max_per_owner: how many sessions an owner may have; None for any number. When one more gets this owner, those
-        that were used longest ago end before the response goes out, as far as `touch_interval` and the clocks of
-        several servers let that be told.
+        that were saved or extended longest ago end, before the response goes out, and never the new one. When sessions
+        are used while several logins race, one too many may end. When the store cannot list them, the log says so, and
+        the next login enforces the limit.
     :arg unreadable: what a visitor gets whose session is stored but cannot be read, because something else has written
         to it: "error", a 503 at each page that uses it, until somebody has mended it; or "new", a new session. What is
         stored stays as it is, and the log has an ERROR that names its id.
@@ -129,7 +130,12 @@ class SessionSettings:
 
     def end(self, created: datetime, expires: datetime) -> datetime:
         """Returns when a session with these times ends, as the limit may be shorter than when *expires* was stored."""
-        return expires if self.absolute_timeout is None else min(expires, created + self.absolute_timeout)
+        if self.absolute_timeout is None:
+            return expires
+        try:
+            return min(expires, created + self.absolute_timeout)
+        except OverflowError:  # somebody else has written that it was created in the year 9999
+            return expires
 
     def is_touch_due(self, created: datetime, expires: datetime, moment: datetime, lifetime: timedelta | None) -> bool:
         """Tells whether a session that would expire then is to live longer when it is used at *moment*.

@@ -4,9 +4,11 @@ The role lies in the session, so no page has to ask the users' database for it. 
 changes it in the database first and then, with ``sessions.edit``, in each session of the user: on his laptop, on his
 phone, on whichever server. A page that is open hears of it through its WebSocket.
 
-Two things make it certain. A login asks for the role once more after it has saved the session with it, as somebody may
-have changed it at the same moment; who does so later finds the session. And a session whose role has changed gets a new
-secret with the next request (OWASP, Session Management: "Renew the Session ID After Any Privilege Level Change").
+Three things make it certain. A login asks for the role once more after it has saved the session with it, as somebody
+may have changed it at the same moment; who does so later finds the session. A session that is gone when it is to be
+changed may have been rotated, and goes on under another id, so the sessions are listed again. And a session whose
+role has changed gets a new secret with the next request (OWASP, Session Management: "Renew the Session ID After Any
+Privilege Level Change").
 
     python -m demo.recipes.changing_roles
 
@@ -14,7 +16,6 @@ Sign in as "root" in one browser, and as anybody else in another one.
 """
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 from tornado.escape import xhtml_escape
@@ -67,9 +68,11 @@ class Login(Page):
 
     async def post(self) -> None:
         name = self.get_body_argument("name")  # a real site checks a password here
+        role = await self.users.role(name)
+        if self.session_owner not in (None, name):
+            await self.destroy_session()  # whose role is none of the next user's business
         await self.rotate_session_id()
-        self.session_owner = name
-        self.session.role = await self.users.role(name)
+        self.session_owner, self.session.role = name, role
         await self.save_session()
         while (role := await self.users.role(name)) != self.session.role:
             self.session.role = role
@@ -97,13 +100,23 @@ class Roles(Page):
         if role not in ROLES:
             raise HTTPError(400)
         await self.users.set_role(name, role)
-        sessions: SessionManager[Visit] = self.session_manager
-        async for record in sessions.records(name):
-            with suppress(SessionGone):  # he has signed out there meanwhile
-                async with sessions.edit(record.id) as visit:
-                    visit.role = role
-                    visit.is_new_role = True
+        while not await self.has_role_everywhere(name, role):
+            pass
         self.redirect("/", status=303)
+
+    async def has_role_everywhere(self, name: str, role: str) -> bool:
+        """Gives a user's sessions this role; returns False when one of them may go on under another id without it."""
+        sessions: SessionManager[Visit] = self.session_manager
+        are_all_there = True
+        async for record in sessions.records(name):
+            if record.data.get("role") != role:
+                try:
+                    async with sessions.edit(record.id) as visit:
+                        visit.role = role
+                        visit.is_new_role = True
+                except SessionGone:  # he has signed out there meanwhile, or it was rotated
+                    are_all_there = False
+        return are_all_there
 
 
 class Open(SessionMixin[Visit], WebSocketHandler):

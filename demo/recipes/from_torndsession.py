@@ -120,7 +120,7 @@ class OldFiles:
             data = plain_data(Path(self._path + sid).read_bytes())
         except FileNotFoundError:
             return None
-        except (EOFError, pickle.UnpicklingError) as error:  # It would fail again at each visit.
+        except Exception as error:  # Damaged pickles raise many kinds, and would do so again at each visit.
             logger.warning("an old session is left behind: %s", error)
             return None
         expires = data.pop("__expires__", datetime.min)
@@ -138,7 +138,9 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def plain_data(pickled: bytes) -> dict[str, Any]:
-    data: dict[str, Any] = _PlainUnpickler(io.BytesIO(pickled)).load()
+    data = _PlainUnpickler(io.BytesIO(pickled)).load()
+    if not isinstance(data, dict):
+        raise pickle.UnpicklingError("an old session is no dict")
     return data
 
 

@@ -43,6 +43,8 @@ class Login(Page):
 
     async def post(self) -> None:
         name = self.get_body_argument("name")  # a real site checks a password here
+        if self.session_owner not in (None, name):
+            await self.destroy_session()  # whose content is none of the next user's business
         await self.rotate_session_id()  # who knew the session before the login does not know it after
         self.session_owner = name
         self.session_lifetime = REMEMBERED if self.get_body_argument("remember", None) else None

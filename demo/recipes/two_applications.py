@@ -49,6 +49,8 @@ class Home(SessionMixin, RequestHandler):
         """Signs in the user that the form names, and signs out when it names none."""
         user = self.get_body_argument("user", "")
         if user:  # A real site checks a password here, and in the administration whether the user may enter it.
+            if self.session_owner not in (None, user):
+                await self.destroy_session()  # whose content is none of the next user's business
             await self.rotate_session_id()
             self.session_owner = user
         else:

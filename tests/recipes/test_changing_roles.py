@@ -19,8 +19,11 @@ class SlowUsers(Users):
         super().__init__()
         self.is_read, self.may_go = asyncio.Event(), asyncio.Event()
         self.may_go.set()
+        self.fails = False
 
     async def role(self, name):
+        if self.fails:
+            raise OSError("no database today")
         role = await super().role(name)
         self.is_read.set()
         await self.may_go.wait()
@@ -98,3 +101,25 @@ async def test_nobody_else_changes_roles(site):
     assert (await post(site.browser(), "/roles", "name=ada&role=administrator")).code in (302, 403)
     root = await signed_in(site, "root")
     assert (await post(root, "/roles", "name=ada&role=god")).code == 400
+
+
+async def test_a_login_that_fails_leaves_nobody_with_the_role_of_another(site):
+    browser, users = await signed_in(site, "root"), site.application.settings["users"]
+    users.fails = True
+    assert (await post(browser, "/login", "name=mallory")).code == 500
+    users.fails = False
+    shown = (await browser.get()).body.decode()
+    assert "mallory" not in shown
+    await post(browser, "/login", "name=mallory")
+    assert await role(browser) == "reader"
+
+
+async def test_a_demotion_meets_a_session_that_is_rotated_at_that_moment(site):
+    root, ada = await signed_in(site, "root"), await signed_in(site, "ada")
+    for number in range(20):
+        await post(root, "/roles", "name=ada&role=administrator")
+        click = asyncio.ensure_future(ada.get())  # whose session is rotated now
+        await asyncio.sleep(0.0002 * (number % 10))
+        assert (await post(root, "/roles", "name=ada&role=reader")).code == 303
+        await click
+        assert await role(ada) == "reader"

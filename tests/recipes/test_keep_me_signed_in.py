@@ -54,6 +54,17 @@ async def test_who_signs_in_again_without_it_is_remembered_no_longer(site):
     assert "Max-Age" not in cookie
 
 
+async def test_another_user_on_the_same_browser_inherits_nothing(site):
+    browser = site.browser()
+    _, record = await sign_in(site, browser, "&remember=on")
+    async with site.manager.edit(record.id) as session:
+        session.cart = "Alice's"
+    xsrf = browser.cookies["_xsrf"]
+    await browser.post("/login", body=f"name=Bob&_xsrf={xsrf}")
+    (record,) = [record async for record in site.manager.records()]
+    assert (record.owner, record.data, record.lifetime) == ("Bob", {}, None)
+
+
 async def test_signing_out_is_final(site):
     browser = site.browser()
     await sign_in(site, browser, "&remember=on")

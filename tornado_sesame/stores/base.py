@@ -38,6 +38,7 @@ class SessionRecord:
     :arg created, updated, expires: aware UTC datetimes with whole milliseconds.
     :arg owner: to whom it belongs, a user's id; None for nobody.
     :arg lifetime: how long it lives without being used, in whole milliseconds; None for as long as most.
+    :arg owned: since when it belongs to its owner; None without one.
     """
 
     id: str
@@ -47,6 +48,7 @@ class SessionRecord:
     expires: datetime
     owner: str | None = None
     lifetime: timedelta | None = None
+    owned: datetime | None = None
 
 
 class Outcome(enum.Enum):
@@ -119,14 +121,20 @@ class SessionUpdate:
     :arg id: of the session.
     :arg changes: what to do to the stored session.
     :arg updated: the time of the save. A stored session that expired by then counts as absent.
-    :arg expires: until when the session is to live at least; None leaves that as it is. When the changes give it
-        another lifetime, it is when it will expire, be that earlier or later.
+    :arg expires: when the session will expire; None leaves that as it is.
+    :arg lifetime: of the stored session, by which *expires* was computed. If another request has given the session
+        another lifetime meanwhile, that one's *expires* stays, unless the changes set a lifetime themselves.
     """
 
     id: str
     changes: Changes
     updated: datetime
     expires: datetime | None = None
+    lifetime: timedelta | None = None
+
+    def knows_lifetime_of(self, stored: SessionRecord) -> bool:
+        """Tells whether *expires* holds for *stored*: no other request has given it another lifetime."""
+        return self.changes.lifetime is not None or stored.lifetime == self.lifetime
 
     def apply(self, stored: SessionRecord | SessionEnd | None) -> SessionRecord | Outcome | Conflict:
         """Returns what is to be stored in place of *stored*, whose data may be modified; or why nothing is."""
@@ -134,15 +142,17 @@ class SessionUpdate:
             return Outcome.GONE
         if fields := self.changes.conflicts(stored.data):
             return Conflict(frozenset(fields))
-        owner, lifetime, expires = self.changes.owner, self.changes.lifetime, self.expires or stored.expires
+        owner, lifetime = self.changes.owner, self.changes.lifetime
+        expires = self.expires if self.knows_lifetime_of(stored) else None
         return SessionRecord(
             id=stored.id,
             data=self.changes.apply(stored.data),
             created=stored.created,
             updated=self.updated,
-            expires=max(expires, stored.expires) if lifetime is None else expires,
+            expires=expires or stored.expires,
             owner=stored.owner if owner is None else owner.value,
             lifetime=stored.lifetime if lifetime is None else lifetime.value,
+            owned=stored.owned if owner is None else None if owner.value is None else self.updated,
         )
 
 

@@ -215,7 +215,9 @@ class _Processes:
 def _copied(record: SessionRecord) -> SessionRecord:
     # Not by replace(), which takes as long as all the rest of a load.
     data: dict[str, Any] = plain(record.data)
-    return SessionRecord(record.id, data, record.created, record.updated, record.expires, record.owner, record.lifetime)
+    return SessionRecord(
+        record.id, data, record.created, record.updated, record.expires, record.owner, record.lifetime, record.owned
+    )
 
 
 _pid = os.getpid()

@@ -21,7 +21,7 @@ import textwrap
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pymongo
@@ -49,6 +49,7 @@ from pymongo.errors import (
 
 from ..changes import Create, Inc, Push, Set, Unset
 from ..errors import SessionNotSaved, SessionRecordError, SessionStoreError
+from ..settings import checked_lifetime
 from ..values import NAIVE_OPTIONS, UNENCODABLE, Path, in_utc, made_aware
 from .base import (
     Conflict,
@@ -144,7 +145,10 @@ _UNREADABLE = (BSONError, ValueError, TypeError, OverflowError)
 class MongoStore(SessionStore):
     """Keeps each session as one document, readable and queryable as it is::
 
-        {_id: "<sha-256, hex>", data: {...}, owner: "alice", created: Date, updated: Date, expires: Date}
+        {_id: "<sha-256, hex>", data: {...}, owner: "alice", owned: Date,
+         created: Date, updated: Date, expires: Date}
+
+    ``owned`` says since when it has its owner. One with an idle timeout of its own has a ``lifetime``, in seconds.
 
     It is read with primary read preference, whatever the collection says, because a request must see what the one
     before it saved. Writes use the collection's write concern; MongoDB's default, "majority", survives the loss of a
@@ -352,6 +356,8 @@ class MongoStore(SessionStore):
         changes = write.changes
         if isinstance(stored, SessionRecord):
             changes = changes.without_removals_from(stored.data)
+            if not write.knows_lifetime_of(stored):
+                write = replace(write, expires=None)
         result = write.apply(stored)
         if not isinstance(result, SessionRecord):
             return result
@@ -388,6 +394,8 @@ class MongoStore(SessionStore):
             )
             raise self._failure(undone if is_undone else SessionStoreError, error) from error
         except RuntimeError as error:  # of asyncio or the driver; nobody knows whether one of Motor's threads went on
+            if "loop" not in str(error):
+                raise
             raise SessionStoreError(f"{WRONG_LOOP} ({error})", status_code=500) from error
 
     def _failure(self, kind: type[SessionStoreError], error: Exception) -> SessionStoreError:
@@ -413,13 +421,15 @@ class MongoStore(SessionStore):
 
     async def _create_index(self, index: IndexModel) -> None:
         try:
-            await self._collection.create_indexes([index])
+            await self._collection.create_indexes([index], comment=f"{COMMENT} index")
         except OperationFailure as error:
             seconds = index.document.get("expireAfterSeconds")
             if error.code != INDEX_OPTIONS_CONFLICT or seconds is None:
                 raise
             changed = {"keyPattern": index.document["key"], "expireAfterSeconds": seconds}
-            await self._collection.database.command("collMod", self._collection.name, index=changed)
+            await self._collection.database.command(
+                "collMod", self._collection.name, index=changed, comment=f"{COMMENT} index"
+            )
 
 
 # Reasons
@@ -523,9 +533,8 @@ def _stored(document: dict[str, Any]) -> SessionRecord | SessionEnd | SessionRec
         owner = document.get("owner")
         if type(id) is not str or not (owner is None or type(owner) is str):
             raise TypeError("the _id or the owner is no str")
-        seconds = document.get("lifetime")
-        lifetime = None if seconds is None else timedelta(seconds=seconds)
-        return SessionRecord(id, _data(document), in_utc(created), in_utc(updated), in_utc(expires), owner, lifetime)
+        times = in_utc(created), in_utc(updated), in_utc(expires)
+        return SessionRecord(id, _data(document), *times, owner, _lifetime(document), _owned(document))
     except KeyError as error:
         return SessionRecordError(id, f"it has no field {error}")
     except (AttributeError, TypeError, ValueError, OverflowError):
@@ -537,6 +546,18 @@ def _stored_raw(document: RawBSONDocument) -> SessionRecord | SessionEnd | Sessi
         return _stored(decode(document.raw, NAIVE_OPTIONS))
     except _UNREADABLE as error:  # its text may quote what is in the session
         return SessionRecordError(document["_id"], f"it cannot be decoded ({type(error).__name__})")
+
+
+def _lifetime(document: dict[str, Any]) -> timedelta | None:
+    seconds = document.get("lifetime")
+    if isinstance(seconds, bool):
+        raise TypeError("lifetime is no number")
+    return None if seconds is None else checked_lifetime(timedelta(seconds=seconds))
+
+
+def _owned(document: dict[str, Any]) -> datetime | None:
+    owned = document.get("owned")
+    return None if owned is None else in_utc(owned)
 
 
 def _data(document: dict[str, Any]) -> dict[str, Any]:
@@ -551,6 +572,8 @@ def _document(record: SessionRecord) -> dict[str, Any]:
     document = {"_id": record.id, "data": kept}
     if record.owner is not None:
         document["owner"] = record.owner
+    if record.owned is not None:
+        document["owned"] = record.owned
     document |= {"created": record.created, "updated": record.updated, "expires": record.expires}
     if record.lifetime is not None:
         document["lifetime"] = record.lifetime.total_seconds()
@@ -617,6 +640,8 @@ def _filter(write: SessionUpdate) -> dict[str, Any]:
     conditions: dict[str, Any] = {"_id": write.id}
     if write.expires is not None:
         conditions["expires"] = {"$gt": write.updated}
+        if write.changes.lifetime is None:
+            conditions["lifetime"] = write.lifetime and write.lifetime.total_seconds()
     fails_at_an_end = False
     for path, op in write.changes.ops.items():
         if type(op) is Unset:
@@ -639,14 +664,9 @@ def _update(write: SessionUpdate) -> dict[str, Any]:
     # Nothing can be inserted with it; see the beginning of this module.
     update: dict[str, dict[str, Any]] = {"$set": sets, "$setOnInsert": {"_id": "never"}}
     changes = write.changes
-    if write.expires is not None and changes.lifetime is None:
-        update["$max"] = {"expires": write.expires}
-    elif write.expires is not None:
+    if write.expires is not None:
         sets["expires"] = write.expires
-    for name, change in ("owner", changes.owner), ("lifetime", changes.lifetime):
-        if change is None:
-            continue
-        value = change.value.total_seconds() if isinstance(change.value, timedelta) else change.value
+    for name, value in _attributes(write):
         if value is None:
             update.setdefault("$unset", {})[name] = True
         else:
@@ -674,6 +694,16 @@ def _update(write: SessionUpdate) -> dict[str, Any]:
     if is_escaped:
         sets["escaped"] = True
     return update
+
+
+def _attributes(write: SessionUpdate) -> Iterator[tuple[str, Any]]:
+    """Returns what *write* makes of the fields beside the data, as they are stored; None: removed."""
+    owner, lifetime = write.changes.owner, write.changes.lifetime
+    if owner is not None:
+        yield "owner", owner.value
+        yield "owned", None if owner.value is None else write.updated
+    if lifetime is not None:
+        yield "lifetime", lifetime.value and lifetime.value.total_seconds()
 
 
 def _field(path: Path) -> str:

@@ -15,6 +15,7 @@ from bson import decode, encode
 from bson.errors import BSONError
 
 from ..errors import SessionNotSaved, SessionRecordError, SessionStoreError
+from ..settings import checked_lifetime
 from ..values import CODEC_OPTIONS, UNENCODABLE
 from .base import (
     Outcome,
@@ -44,6 +45,7 @@ SCHEMA = (
         updated INTEGER NOT NULL,
         expires INTEGER NOT NULL,
         lifetime INTEGER,  -- milliseconds
+        owned INTEGER,  -- since when it has its owner
         document BLOB,  -- BSON: {data, escaped}, as in MongoStore; NULL when the session has ended, at `updated`
         reason TEXT  -- why it has ended: destroyed or rotated
     )
@@ -75,7 +77,7 @@ WATCH_TIMEOUT = 15.0
 # How many times as long as it took to look at the sessions that are followed, there is until the next time.
 WATCH_PAUSE = 10
 
-COLUMNS = "number, id, owner, created, updated, expires, lifetime, document, reason"
+COLUMNS = "number, id, owner, created, updated, expires, lifetime, owned, document, reason"
 
 T = TypeVar("T")
 
@@ -507,6 +509,7 @@ class _Row(NamedTuple):
     updated: int
     expires: int
     lifetime: int | None
+    owned: int | None
     document: bytes | None
     reason: str | None
 
@@ -517,8 +520,10 @@ class _Row(NamedTuple):
                 self.owner.encode()  # fails when it is no UTF-8
             if self.document is None:
                 return SessionEnd(self.id, updated, expires, "rotated" if self.reason == "rotated" else "destroyed")
-            lifetime = None if self.lifetime is None else self.lifetime * MILLISECOND
-            return SessionRecord(self.id, _data(self.document), created, updated, expires, self.owner, lifetime)
+            lifetime = None if self.lifetime is None else checked_lifetime(self.lifetime * MILLISECOND)
+            owned = None if self.owned is None else _datetime(self.owned)
+            times = created, updated, expires
+            return SessionRecord(self.id, _data(self.document), *times, self.owner, lifetime, owned)
         except (BSONError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             return SessionRecordError(self.id, f"its row is damaged ({type(error).__name__})")
 
@@ -531,10 +536,11 @@ def _row(connection: _Connection, id: str) -> _Row | None:
 def _columns(stored: SessionRecord | SessionEnd) -> dict[str, Any]:
     if isinstance(stored, SessionEnd):
         times = (stored.ended, stored.ended, stored.expires)
-        owner, lifetime, document, reason = None, None, None, stored.reason
+        owner, lifetime, owned, document, reason = None, None, None, None, stored.reason
     else:
         times = (stored.created, stored.updated, stored.expires)
-        owner, lifetime, document, reason = stored.owner, stored.lifetime, _document(stored.data), None
+        owner, lifetime, owned = stored.owner, stored.lifetime, stored.owned
+        document, reason = _document(stored.data), None
     created, updated, expires = map(_milliseconds, times)
     return {
         "id": stored.id,
@@ -543,6 +549,7 @@ def _columns(stored: SessionRecord | SessionEnd) -> dict[str, Any]:
         "updated": updated,
         "expires": expires,
         "lifetime": None if lifetime is None else lifetime // MILLISECOND,
+        "owned": None if owned is None else _milliseconds(owned),
         "document": document,
         "reason": reason,
     }

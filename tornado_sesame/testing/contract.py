@@ -203,15 +203,40 @@ class StoreContract:
         assert await data(store, id) == {"a": ["one", "two"], "d": {"l": [{"x": 1}]}, "n": 3}
 
     async def test_times(self, store: SessionStore) -> None:
-        """An update sets `updated`; it sets `expires` only where the write has a later one, and never `created`."""
+        """An update sets `updated`; it sets `expires` only where the write has one, and never `created`."""
         id = await inserted(store)
         moment, end = NOW + timedelta(seconds=5), LATER + timedelta(seconds=5)
         await save(store, [update(id, {("n",): Set(2)}, at=moment)])
         assert await load(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, moment, LATER)
         await save(store, [update(id, {}, at=moment, expires=end)])
         assert await load(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, moment, end)
-        await save(store, [update(id, {}, at=moment, expires=LATER)])  # by a request that began before
-        assert await load(store, id) == SessionRecord(id, DATA | {"n": 2}, NOW, moment, end)
+
+    async def test_a_use_knows_nothing_of_another_lifetime(self, store: SessionStore) -> None:
+        """`expires` stays where the stored lifetime is not the write's, as another request has set it meanwhile."""
+        day, week = timedelta(days=1), timedelta(days=7)
+        ids = [await inserted(store, lifetime=lifetime) for lifetime in (None, day, week)]
+        for known in None, day, week:
+            changes = Changes({("n",): Inc(1), ("d", "n"): Inc(1)})
+            uses = [SessionUpdate(id, changes, NOW, EVEN_LATER, known) for id in ids]
+            assert await save(store, uses) == [Outcome.SAVED] * 3
+            found = await loaded(store, ids)
+            assert [found[id].expires for id in ids if found[id].lifetime == known] == [EVEN_LATER]
+        assert {record.data["n"] for record in found.values()} == {4}
+        await save(store, [SessionUpdate(id, Changes(), NOW, LATER, day) for id in ids])
+        found = await loaded(store, ids)
+        assert [found[id].expires for id in ids] == [EVEN_LATER, LATER, EVEN_LATER]
+
+    async def test_since_when_a_session_has_its_owner(self, store: SessionStore) -> None:
+        """`owned` is the time of the write that has set the owner; None without one."""
+        moment = NOW + timedelta(seconds=5)
+        ids = [await inserted(store, owner="alice", owned=NOW), await inserted(store)]
+        assert [(await loaded(store, ids))[id].owned for id in ids] == [NOW, None]
+        await save(store, [update(id, {("n",): Inc(1)}, at=moment) for id in ids])
+        assert [(await loaded(store, ids))[id].owned for id in ids] == [NOW, None]
+        await save(
+            store, [update(ids[0], {}, at=moment, owner=Set(None)), update(ids[1], {}, at=moment, owner=Set("bob"))]
+        )
+        assert [(await loaded(store, ids))[id].owned for id in ids] == [None, moment]
 
     async def test_a_lifetime_decides_when_a_session_expires(self, store: SessionStore) -> None:
         """`Changes.lifetime` is None (leave it), Set(None) (none), or Set(timedelta); `expires` is set with it."""

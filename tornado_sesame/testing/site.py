@@ -23,6 +23,7 @@ class Site:
     """An application that runs on a port of its own, on loopback.
 
     :arg application: with the setting ``sessions``.
+    :raises TypeError: when it has none.
 
     .. attribute:: url
 
@@ -30,6 +31,10 @@ class Site:
     """
 
     def __init__(self, application: Application) -> None:
+        if not isinstance(application.settings.get("sessions"), SessionManager):
+            raise TypeError(
+                "this application has no setting `sessions`: use Application(..., sessions=SessionManager())"
+            )
         self.application = application
         socket, self.port = bind_unused_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -114,16 +119,15 @@ class Visitor:
         pair, *attributes = header.split(";")
         name, _, value = pair.strip().partition("=")
         self.cookies[name] = value
-        for attribute in attributes:
-            key, _, what = attribute.strip().partition("=")
-            if _is_past(key.lower(), what):
-                self.cookies.pop(name, None)
+        named = {key.strip().lower(): what for key, _, what in (part.partition("=") for part in attributes)}
+        if _is_past(named):
+            del self.cookies[name]
 
 
-def _is_past(attribute: str, value: str) -> bool:
+def _is_past(attributes: Mapping[str, str]) -> bool:
     with suppress(ValueError):
-        if attribute == "max-age":
-            return int(value) <= 0
-        if attribute == "expires":
-            return parsedate_to_datetime(value) <= datetime.now(UTC)
+        if "max-age" in attributes:  # which counts more than the other
+            return int(attributes["max-age"]) <= 0
+        if "expires" in attributes:
+            return parsedate_to_datetime(attributes["expires"]).replace(tzinfo=UTC) <= datetime.now(UTC)
     return False
