@@ -135,14 +135,13 @@ class Changes:
             if type(holder) is not dict:
                 return False
         current = holder.get(path[-1], MISSING)
-        match op:
-            case Create():
-                return current is MISSING or type(current) is dict
-            case Push():
-                return current is MISSING or type(current) is list
-            case Inc(amount):
-                return current is MISSING or _can_add(current, amount)
-        return True
+        if current is MISSING:
+            return True
+        if type(op) is Inc:
+            return _can_add(current, op.amount)
+        if type(op) is Push:
+            return type(current) is list
+        return type(current) is dict if type(op) is Create else True
 
 
 class Snapshots(Protocol):
@@ -204,8 +203,8 @@ class ChangeSet:
         pending = self._reach(path)
         if pending is None:
             return None
-        is_other = (read is None) is not (old is MISSING) or not (old is MISSING or _is_number(old))
-        if is_other or pending.kind not in (None, _Kind.INC):
+        is_field = read is None if old is MISSING else read is not None and _is_number(old)
+        if not is_field or (pending.kind is not None and pending.kind is not _INC):
             return self.assigned(path, old, new)
         original = old if pending.kind is None else pending.original
         zero = type(new)(0)  # what an absent field counts as, so that it becomes an int or a float like here
@@ -215,7 +214,8 @@ class ChangeSet:
             # What was added says 0.1 where the difference of the sums says 0.0999...
             exact = (pending.amount if pending.kind else zero if old is MISSING else 0) + added
             amount = exact if same_float(base + exact, new) or not same_float(base + amount, new) else amount
-        if original is not MISSING and ((amount == 0 and isinstance(amount, int)) or identical(original, new)):
+        is_same = amount == 0 if type(amount) is int else identical(original, new)
+        if is_same and original is not MISSING:
             self._drop(path)
         else:
             pending.become_increment(original, amount)
@@ -268,7 +268,7 @@ class ChangeSet:
         """Returns what has been noted and starts anew. Tell `confirm` or `restore` how it ended."""
         ops: dict[Path, Op] = {}
         self._root.collect((), content, ops)
-        others = {name: Set(getattr(content, name)) for name in self._former}
+        others = {name: Set(getattr(content, name)) for name in self._former} if self._former else {}
         self.set_aside()
         return Changes(ops, **others)
 
@@ -341,6 +341,9 @@ class _Kind(enum.Enum):
     CREATE = enum.auto()
 
 
+_INC = _Kind.INC  # which a class looks up faster than an enum its members, in Python 3.11
+
+
 class _Pending:
     """An operation in the making, or a key on the way to one.
 
@@ -369,7 +372,7 @@ class _Pending:
 
     def become_increment(self, original: Any, amount: int | float) -> None:
         fits = isinstance(amount, float) or INT64_MIN <= amount <= INT64_MAX
-        self.become(_Kind.INC if fits else _Kind.SET, original, amount if fits else 0)
+        self.become(_INC if fits else _Kind.SET, original, amount if fits else 0)
 
     def original_or(self, old: Any) -> Any:
         """Returns what was here at the last save; *old* is what is here now."""
@@ -378,11 +381,12 @@ class _Pending:
         return _UNKNOWN if isinstance(old, dict | list) else old
 
     def may_grow(self) -> bool:
-        if self.kind is _Kind.INC:
-            return self.original is MISSING
-        if self.kind in (None, _Kind.CREATE):
-            return self.kind is not None or any(pending.may_grow() for pending in (self.below or {}).values())
-        return self.kind is not _Kind.UNSET
+        if self.kind is None:
+            for pending in (self.below or {}).values():  # noqa: SIM110 - each save asks, and a generator costs more
+                if pending.may_grow():
+                    return True
+            return False
+        return self.original is MISSING if self.kind is _INC else self.kind is not _Kind.UNSET
 
     def collect(self, path: Path, content: Snapshots, ops: dict[Path, Op]) -> None:
         if self.kind is not None:
@@ -425,17 +429,16 @@ class _Pending:
                 del self.below[key]
 
     def _op(self, path: Path, content: Snapshots) -> Op:
-        match self.kind:
-            case _Kind.UNSET:
-                return Unset()
-            case _Kind.CREATE:
-                return Create()
-            case _Kind.PUSH:
-                return Push(content.snapshot(path, last=self.amount))
-            case _Kind.INC:
+        kind = self.kind
+        if kind is _INC:
+            if type(self.amount) is float or type(self.original) is float:
                 self._settle_rounding(path, content)
-                return Inc(self.amount)
-        return _set_or_unset(content.snapshot(path))
+            return Inc(self.amount)
+        if kind is _Kind.PUSH:
+            return Push(content.snapshot(path, last=self.amount))
+        if kind is _Kind.UNSET:
+            return Unset()
+        return Create() if kind is _Kind.CREATE else _set_or_unset(content.snapshot(path))
 
     def _settle_rounding(self, path: Path, content: Snapshots) -> None:
         # Floats added one by one may round to another last bit than their sum added at once, which is what the store
@@ -472,14 +475,13 @@ def _can_add(current: Any, amount: int | float) -> bool:
 
 
 def _apply(op: Op, holder: dict[str, Any], key: str) -> None:
-    match op:
-        case Set(value):
-            holder[key] = value
-        case Unset():
-            holder.pop(key, None)
-        case Inc(amount):
-            holder[key] = holder[key] + amount if key in holder else amount
-        case Push(values):
-            holder[key] = [*holder.get(key, ()), *values]
-        case Create():
-            holder.setdefault(key, {})
+    if type(op) is Set:
+        holder[key] = op.value
+    elif type(op) is Inc:
+        holder[key] = holder[key] + op.amount if key in holder else op.amount
+    elif type(op) is Push:
+        holder[key] = [*holder.get(key, ()), *op.values]
+    elif type(op) is Create:
+        holder.setdefault(key, {})
+    else:
+        holder.pop(key, None)
