@@ -583,10 +583,7 @@ class SessionMixin(_Handler, Generic[SessionT]):
     def _session_add_headers(self, live: LiveSession) -> None:
         live.headers_out = True
         if self._session_is_used:
-            varies = _members(self._headers.get_list("Vary"))
-            for name in ("Cookie", live.settings.header):
-                if name is not None and not {name.lower(), "*"} & varies:
-                    self.add_header("Vary", name)
+            self._session_add_vary(live.settings.header)
         if self._session_has_failed and live.is_unsaved and not live.is_stored:
             return  # the cookie would open nothing
         header = live.response_header(https=self.request.protocol == "https")
@@ -605,6 +602,15 @@ class SessionMixin(_Handler, Generic[SessionT]):
         directives = _members(self._headers.get_list("Cache-Control"))
         if "public" in directives or not {"private", "no-store"} & directives:
             self.set_header("Cache-Control", "no-store")
+
+    def _session_add_vary(self, header: str | None) -> None:
+        if header is None and "Vary" not in self._headers:
+            self._headers["Vary"] = "Cookie"  # as it mostly is
+            return
+        varies = _members(self._headers.get_list("Vary"))
+        for name in ("Cookie", header):
+            if name is not None and not {name.lower(), "*"} & varies:
+                self.add_header("Vary", name)
 
 
 SessionMixin._session_parameter = SessionMixin.__parameters__[0]  # type: ignore[attr-defined]

@@ -103,6 +103,10 @@ class DictNode(SessionContainer, dict[str, Any]):
         """Returns the content as a plain dict of plain dicts and lists, independent of the session."""
         return {key: plain(value) for key, value in _dict_items(self)}
 
+    def _shared(self) -> dict[str, Any]:
+        items = _dict_items(self)
+        return {key: value._shared() if isinstance(value, SessionContainer) else value for key, value in items}
+
     def __copy__(self) -> dict[str, Any]:
         return self.copy()
 
@@ -409,6 +413,9 @@ class SessionList(SessionContainer, list[Any]):
     def copy(self) -> list[Any]:
         """Returns the content as a plain list of plain dicts and lists, independent of the session."""
         return [plain(value) for value in _list_iter(self)]
+
+    def _shared(self) -> list[Any]:
+        return [value._shared() if isinstance(value, SessionContainer) else value for value in _list_iter(self)]
 
     def __copy__(self) -> list[Any]:
         return self.copy()

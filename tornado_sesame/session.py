@@ -224,7 +224,8 @@ class SessionData:
 
     def size(self) -> int:
         """Returns how many bytes the content has as BSON."""
-        return bson_size(self.whole())
+        session = self._session_ref()
+        return bson_size(self._data if session is None else session._shared())
 
     def snapshot(self, path: Path, last: int | None = None) -> Any:
         value: Any = self.data

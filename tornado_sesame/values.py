@@ -101,6 +101,13 @@ class SessionContainer:
         """Returns the content as plain dicts and lists."""
         raise NotImplementedError
 
+    def _shared(self) -> Any:
+        """Returns the content as plain dicts and lists, to be read only: they are its own where they are plain already.
+
+        Nothing plain has a live one in it, as those are made when they are reached, from the outside in.
+        """
+        raise NotImplementedError
+
     def _attach(self, parent: Any) -> None:
         """Makes *parent* what it lies in; None: it is in no session."""
         raise NotImplementedError

@@ -114,8 +114,9 @@ MAX_ATTEMPTS = 5
 # What is in one command for certain, in bytes; the driver divides what has more than MongoDB's 48,000,000.
 ONE_COMMAND = 40_000_000
 
-# What `records` has in memory at once, beside what the driver has from MongoDB.
-PAGE = 20
+# How many documents `records` asks MongoDB for at once, as up to 16 MB would stop the event loop for a second, and how
+# many of them it has in memory beside.
+BATCH, PAGE = 100, 20
 
 INDEXES = (
     IndexModel([("expires", ASCENDING)], expireAfterSeconds=0),
@@ -236,7 +237,7 @@ class MongoStore(SessionStore):
         self, owner: str | None = None, *, timeout: float
     ) -> AsyncIterator[SessionRecord | SessionRecordError]:
         wanted = {"ended": None} if owner is None else {"owner": owner}
-        cursor = self._raw_collection.find(wanted, comment=f"{COMMENT} list")
+        cursor = self._raw_collection.find(wanted, batch_size=BATCH, comment=f"{COMMENT} list")
         while True:
             with self._explained(SessionStoreError), pymongo.timeout(timeout):
                 documents = await cursor.to_list(PAGE)
