@@ -164,7 +164,39 @@ class TestLoading:
         assert live.id is None
 
 
+class Gated(MemoryStore):
+    """A store whose saves need a permit each, once there is a gate."""
+
+    gate = None
+
+    async def save(self, writes, *, timeout):
+        if self.gate is not None:
+            await self.gate.acquire()
+        return await super().save(writes, timeout=timeout)
+
+
 class TestSaving:
+    async def test_what_changes_when_a_batch_has_left_without_it_is_saved_before_anybody_goes_on(self):
+        """Its batch is under way with another session's changes, and it had none that did not cancel out."""
+        store = Gated()
+        manager = SessionManager(store)
+        (live, _), (other, _) = await started(manager), await started(manager)
+        store.gate = asyncio.Semaphore(0)
+        live.session.x = 1
+        del live.session.x
+        other.session.n = 5
+        saving = asyncio.ensure_future(other.save())
+        await asyncio.sleep(0.05)
+        live.session.n = 7
+        saved = asyncio.ensure_future(live.save())
+        store.gate.release()
+        await saving
+        await asyncio.sleep(0.05)
+        assert not saved.done()
+        store.gate.release()
+        await saved
+        assert (await record_of(manager, live.id)).data == {"n": 7}
+
     async def test_sessions_that_change_at_once_are_one_call(self, manager, database):
         sessions = [(await started(manager))[0] for _ in range(20)]
         database.commands.take()

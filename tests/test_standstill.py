@@ -116,3 +116,6 @@ def test_the_size_is_that_of_the_whole_whatever_was_reached(data, draw):
         keys = list(node) if isinstance(node, dict) else range(len(node))
         node = node[draw.draw(st.sampled_from(keys))]
         assert content.size() == bson_size(content.whole())
+    del session, node
+    assert content.size() == bson_size(content.whole())
+    assert calls_of(content.size) < 50 + 5 * len(str(data))

@@ -37,9 +37,10 @@ class Saving:
     ========  =====================================  ===============================================================
     IDLE      something changes                      QUEUED: the next batch takes it
     IDLE      the session is to be moved or read     HELD
-    QUEUED    the batch leaves                       SENT with all that has changed; IDLE if that is nothing
+    QUEUED    the batch leaves                       SENT with all that has changed, be it nothing
     QUEUED    its time is up, or it is too large     IDLE; what has changed stays pending
-    SENT      it is saved, or the session is gone    IDLE; QUEUED if something has changed since
+    SENT      it is saved, or the session is gone,   IDLE; QUEUED if something has changed since
+              or there was nothing to save
     SENT      it does not fit on what is stored      SENT, with whole fields in place of what does not fit
     SENT      it was not done (`SessionNotSaved`)    IDLE; what was sent is pending again, with what has changed since
     SENT      nobody knows whether it was done       IDLE; all that has changed is dropped, and the content is unloaded
@@ -195,8 +196,8 @@ class Saving:
         :raises SessionTooLarge: when it is larger than it may be.
         """
         write = self._composed(moment)
+        self.phase = Phase.SENT  # also with nothing: what changes from now on is not in this batch
         if write is not None:
-            self.phase = Phase.SENT
             self._sent = write
             self.sent += not _is_touch(write)
         return write

@@ -14,7 +14,7 @@ from .changes import ChangeSet
 from .errors import SessionDataError, SessionNotLoaded, SessionStoreError
 from .nodes import DictNode, SessionDict, attach, place
 from .places import Backing
-from .values import MISSING, Path, bson_size, is_same, normalized, plain
+from .values import MISSING, Path, SessionContainer, bson_size, is_same, normalized, plain
 
 __all__ = ["Session", "SessionBacking", "SessionData", "SessionRoot"]
 
@@ -224,8 +224,10 @@ class SessionData:
 
     def size(self) -> int:
         """Returns how many bytes the content has as BSON."""
-        session = self._session_ref()
-        return bson_size(self._data if session is None else session._shared())
+        items = _dict_items(self.data)
+        return bson_size(
+            {key: value._shared() if isinstance(value, SessionContainer) else value for key, value in items}
+        )
 
     def snapshot(self, path: Path, last: int | None = None) -> Any:
         value: Any = self.data

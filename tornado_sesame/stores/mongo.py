@@ -21,7 +21,7 @@ import textwrap
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pymongo
@@ -535,7 +535,9 @@ def _stored(document: dict[str, Any]) -> SessionRecord | SessionEnd | SessionRec
         if type(id) is not str or not (owner is None or type(owner) is str):
             raise TypeError("the _id or the owner is no str")
         times = in_utc(created), in_utc(updated), in_utc(expires)
-        return SessionRecord(id, _data(document), *times, owner, _lifetime(document), _owned(document))
+        seconds, owned = document.get("lifetime"), document.get("owned")
+        lifetime = None if seconds is None else _lifetime(seconds)
+        return SessionRecord(id, _data(document), *times, owner, lifetime, owned and in_utc(owned))
     except KeyError as error:
         return SessionRecordError(id, f"it has no field {error}")
     except (AttributeError, TypeError, ValueError, OverflowError):
@@ -549,16 +551,10 @@ def _stored_raw(document: RawBSONDocument) -> SessionRecord | SessionEnd | Sessi
         return SessionRecordError(document["_id"], f"it cannot be decoded ({type(error).__name__})")
 
 
-def _lifetime(document: dict[str, Any]) -> timedelta | None:
-    seconds = document.get("lifetime")
+def _lifetime(seconds: Any) -> timedelta | None:
     if isinstance(seconds, bool):
         raise TypeError("lifetime is no number")
-    return None if seconds is None else checked_lifetime(timedelta(seconds=seconds))
-
-
-def _owned(document: dict[str, Any]) -> datetime | None:
-    owned = document.get("owned")
-    return None if owned is None else in_utc(owned)
+    return checked_lifetime(timedelta(seconds=seconds))
 
 
 def _data(document: dict[str, Any]) -> dict[str, Any]:
@@ -598,13 +594,11 @@ def _end_document(end: SessionEnd) -> dict[str, Any]:
 
 
 def _request(write: SessionWrite) -> InsertOne[Any] | UpdateOne | ReplaceOne[Any]:
-    match write:
-        case SessionInsert(record):
-            return InsertOne(_document(record))
-        case SessionUpdate():
-            return UpdateOne(_filter(write), _update(write), upsert=True)
-        case SessionEnd():
-            return ReplaceOne(_not_ended(write.id), _end_document(write), upsert=True)
+    if isinstance(write, SessionUpdate):
+        return UpdateOne(_filter(write), _update(write), upsert=True)
+    if isinstance(write, SessionInsert):
+        return InsertOne(_document(write.record))
+    return ReplaceOne(_not_ended(write.id), _end_document(write), upsert=True)
 
 
 def _size(write: SessionWrite) -> int:
@@ -643,8 +637,10 @@ def _filter(write: SessionUpdate) -> dict[str, Any]:
         conditions["expires"] = {"$gt": write.updated}
         if write.changes.lifetime is None:
             conditions["lifetime"] = write.lifetime and write.lifetime.total_seconds()
-    fails_at_an_end = False
+    fails_at_an_end = is_nested = False
     for path, op in write.changes.ops.items():
+        if len(path) > 1:
+            is_nested = True
         if type(op) is Unset:
             for depth in range(1, len(path)):
                 conditions.setdefault(_field(path[:depth]), _IS_NO_LIST)
@@ -652,8 +648,9 @@ def _filter(write: SessionUpdate) -> dict[str, Any]:
             fails_at_an_end = True
         if type(op) is Create:
             conditions[_field(path)] = _IS_DICT_OR_ABSENT
-    for path in write.changes.required():
-        conditions[_field(path)] = _IS_DICT
+    if is_nested:
+        for path in write.changes.required():
+            conditions[_field(path)] = _IS_DICT
     if not fails_at_an_end:
         conditions["ended"] = None
     return conditions
@@ -667,31 +664,30 @@ def _update(write: SessionUpdate) -> dict[str, Any]:
     changes = write.changes
     if write.expires is not None:
         sets["expires"] = write.expires
-    for name, value in _attributes(write):
-        if value is None:
-            update.setdefault("$unset", {})[name] = True
-        else:
-            sets[name] = value
-    above = {path[:depth] for path in changes.ops for depth in range(1, len(path))}
+    if changes.owner is not None or changes.lifetime is not None:
+        for name, value in _attributes(write):
+            if value is None:
+                update.setdefault("$unset", {})[name] = True
+            else:
+                sets[name] = value
     is_escaped = False
     for path, op in changes.ops.items():
         field = _field(path)
-        is_escaped = is_escaped or any(escaped_key(key) != key for key in path)
-        match op:
-            case Set(value):
-                sets[field] = kept = escaped(value)
-                is_escaped = is_escaped or kept is not value
-            case Unset():
-                update.setdefault("$unset", {})[field] = True
-            case Inc(amount):
-                update.setdefault("$inc", {})[field] = amount
-            case Push(values):
-                kept = escaped(values)
-                update.setdefault("$push", {})[field] = {"$each": kept}
-                is_escaped = is_escaped or kept is not values
-            case Create() if path not in above:  # else what is below creates it
-                # A dict is at least {}, so it stays as it is.
-                update.setdefault("$max", {})[field] = {}
+        is_escaped = is_escaped or len(field) > len("data") + sum(map(len, path)) + len(path)  # by the dots
+        if type(op) is Inc:
+            update.setdefault("$inc", {})[field] = op.amount
+        elif type(op) is Set:
+            sets[field] = kept = escaped(op.value)
+            is_escaped = is_escaped or kept is not op.value
+        elif type(op) is Push:
+            kept = escaped(op.values)
+            update.setdefault("$push", {})[field] = {"$each": kept}
+            is_escaped = is_escaped or kept is not op.values
+        elif type(op) is Unset:
+            update.setdefault("$unset", {})[field] = True
+        elif not any(len(other) > len(path) and other[: len(path)] == path for other in changes.ops):
+            # A dict is at least {}, so one that is there stays as it is. Else what is below creates it.
+            update.setdefault("$max", {})[field] = {}
     if is_escaped:
         sets["escaped"] = True
     return update
