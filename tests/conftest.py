@@ -110,7 +110,9 @@ def mongod(request: pytest.FixtureRequest) -> Iterator[Mongod]:
 async def database(database_kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     """An empty place for sessions, in memory, in a file, or in MongoDB through each driver."""
     uri = request.getfixturevalue("mongodb_uri") if database_kind in CLIENTS else None
-    async with open_database(database_kind, uri, f"sessions_{uuid.uuid4().hex}") as database:
+    # A thread of Motor's that streams what a server says of itself may open a socket just when its client is closed.
+    options = {"serverMonitoringMode": "poll"} if database_kind.startswith("motor") else {}
+    async with open_database(database_kind, uri, f"sessions_{uuid.uuid4().hex}", **options) as database:
         yield database
 
 
