@@ -1,12 +1,24 @@
 """The real library in simulated schedules: at random, all of small cases, and with deliberate breaks."""
 
+import gc
 import os
+import warnings
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from .simulation import BREAKS, Case, find_break, run_all, run_seed, simulate
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _leave_nothing():
+    """Collects what was under way in worlds whose promises were broken, so that no later test is blamed for it."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+
 
 # What a process that dies leaves behind.
 pytestmark = [
