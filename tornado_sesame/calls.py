@@ -245,11 +245,10 @@ class StoreCalls:
         if isinstance(error, SessionTooLarge | SessionRecordError):
             failure: SessionStoreError = error
         else:
-            reason, cause = f"{type(error).__name__}: {error}", error
+            reason, cause, status = f"{type(error).__name__}: {error}", error, 503
             if isinstance(error, SessionStoreError):
-                reason, cause = error.log_message or "", error.__cause__ or error
+                reason, cause, status = error.log_message or "", error.__cause__ or error, error.status_code
             kind = SessionNotSaved if is_write and isinstance(error, SessionNotSaved) else SessionStoreError
-            status = error.status_code if isinstance(error, SessionStoreError) else 503
             failure = kind(f"could not {action}: {reason}", status_code=status)
             failure.__cause__ = cause
         failure.is_logged = True

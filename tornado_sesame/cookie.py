@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Literal, NoReturn
 
-__all__ = ["LONGEST_MAX_AGE", "Secret", "SessionCookie", "checked_header", "id_of_secret", "is_id", "secrets_among"]
+__all__ = ["LONGEST_MAX_AGE", "Secret", "SessionCookie", "check_header", "id_of_secret", "is_id", "secrets_among"]
 
 SECRET_BYTES = 32
 
@@ -60,18 +60,15 @@ def secrets_among(values: Iterable[str]) -> list[Secret]:
     return [Secret(value) for value in dict.fromkeys(map(str.strip, values)) if re.fullmatch(_SECRET, value)]
 
 
-def checked_header(name: object) -> str | None:
-    """Returns the name of a header in which clients without cookies send their secret.
+def check_header(name: object) -> None:
+    """Makes sure that *name* can be that of a header in which clients without cookies send their secret.
 
-    :raises TypeError, ValueError: when it can be none.
+    :raises TypeError, ValueError: when it cannot.
     """
-    if name is None:
-        return None
     if not isinstance(name, str):
         raise TypeError(f"header must be a str such as 'X-Session-Token', or None, not a {type(name).__name__}")
     if not re.fullmatch(_TOKEN, name) or name.lower() in {"authorization", "cookie", "set-cookie"}:
         raise ValueError(f"header={name!r}: must be a header of your own such as 'X-Session-Token'")
-    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,21 @@
 """`SessionManager`: the application's sessions, as it sets them up and administers them."""
 
 import logging
-import typing
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ForwardRef, Generic, Literal, cast, get_args
+from typing import Any, ForwardRef, Generic, Literal, cast, get_args
 
 from .calls import StoreCalls
 from .cookie import Secret, SessionCookie, is_id
 from .editing import Editing
 from .errors import SessionGone, SessionRecordError
 from .live import LiveSession
-from .session import Session, SessionRoot
+from .session import Session, SessionRoot, SessionT
 from .settings import LATE, SessionSettings, now
 from .stats import SessionStats
 from .stores import MemoryStore, SessionRecord, SessionStore
 from .values import check_owner
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar  # its stubs come with each type checker
-
-    SessionT = TypeVar("SessionT", bound=SessionRoot, default=Session)
-else:
-    SessionT = typing.TypeVar("SessionT", bound=SessionRoot)
 
 __all__ = ["SessionManager"]
 

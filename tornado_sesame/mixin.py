@@ -19,22 +19,18 @@ from tornado.web import Application, Finish, HTTPError, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from .calls import Saved
-from .cookie import Secret, secrets_among
+from .cookie import Secret, SessionCookie, secrets_among
 from .errors import SessionStoreError
 from .live import LiveSession
 from .manager import SessionManager
-from .session import Session, SessionRoot
+from .session import Session, SessionRoot, SessionT
 from .settings import checked_lifetime
 from .stores import SessionStore
 from .values import check_owner
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar  # its stubs come with each type checker
-
-    SessionT = TypeVar("SessionT", bound=SessionRoot, default=Session)
     _Handler = RequestHandler
 else:
-    SessionT = typing.TypeVar("SessionT", bound=SessionRoot)
 
     class _Handler:
         pass
@@ -589,19 +585,22 @@ class SessionMixin(_Handler, Generic[SessionT]):
         header = live.response_header(https=self.request.protocol == "https")
         if header is None:
             return
-        cookie = live.settings.cookie
-        others: dict[str, Any] = getattr(self, "_new_cookie", {})  # what set_cookie() and clear_cookie() have made
-        other = others.get(cookie.name)
-        is_same = other is not None and other["path"] == cookie.path and other["domain"] == (cookie.domain or "")
-        if header[0] != "Set-Cookie":
-            self.set_header(*header)
+        name, value = header
+        if name == "Set-Cookie":
+            self._session_drop_cookie(live.settings.cookie)
+            self.add_header(name, value)
         else:
-            if is_same:
-                del others[cookie.name]
-            self.add_header(*header)
+            self.set_header(name, value)
         directives = _members(self._headers.get_list("Cache-Control"))
         if "public" in directives or not {"private", "no-store"} & directives:
             self.set_header("Cache-Control", "no-store")
+
+    def _session_drop_cookie(self, cookie: SessionCookie) -> None:
+        """Forgets what `set_cookie` or `clear_cookie` has made of the session's own cookie."""
+        others: dict[str, Any] = getattr(self, "_new_cookie", {})
+        other = others.get(cookie.name)
+        if other is not None and other["path"] == cookie.path and other["domain"] == (cookie.domain or ""):
+            del others[cookie.name]
 
     def _session_add_vary(self, header: str | None) -> None:
         if header is None and "Vary" not in self._headers:

@@ -35,6 +35,7 @@ __all__ = [
     "new_dict",
     "new_list",
     "place",
+    "shared",
 ]
 
 
@@ -104,8 +105,7 @@ class DictNode(SessionContainer, dict[str, Any]):
         return {key: plain(value) for key, value in _dict_items(self)}
 
     def _shared(self) -> dict[str, Any]:
-        items = _dict_items(self)
-        return {key: value._shared() if isinstance(value, SessionContainer) else value for key, value in items}
+        return shared(self)
 
     def __copy__(self) -> dict[str, Any]:
         return self.copy()
@@ -601,6 +601,12 @@ def default_of(node: DictNode, key: str, default: Any) -> Any:
     if type(default) in NUMBERS and default == 0 and same_float(default, 0):  # -0.0 is no neutral start
         return counter(default, node._token or _new_token(node), key, None)
     return default
+
+
+def shared(data: dict[str, Any]) -> dict[str, Any]:
+    """Returns *data* with plain dicts and lists in place of the live ones in it; see `SessionContainer._shared`."""
+    items = _dict_items(data)
+    return {key: value._shared() if isinstance(value, SessionContainer) else value for key, value in items}
 
 
 def attach(value: Any, parent: DictNode | SessionList | None) -> None:

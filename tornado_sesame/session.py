@@ -4,19 +4,20 @@ References go one way, from the `Session` to its `SessionData` and its `Content`
 has it.
 """
 
+import typing
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from datetime import timedelta
 from functools import cache
-from typing import Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from .changes import ChangeSet
 from .errors import SessionDataError, SessionNotLoaded, SessionStoreError
-from .nodes import DictNode, SessionDict, attach, place
+from .nodes import DictNode, SessionDict, attach, place, shared
 from .places import Backing
-from .values import MISSING, Path, SessionContainer, bson_size, is_same, normalized, plain
+from .values import MISSING, Path, bson_size, is_same, normalized, plain
 
-__all__ = ["Session", "SessionBacking", "SessionData", "SessionRoot"]
+__all__ = ["Session", "SessionBacking", "SessionData", "SessionRoot", "SessionT"]
 
 
 class SessionBacking(Backing, Protocol):
@@ -57,6 +58,14 @@ class Session(SessionDict, SessionRoot):
     """
 
     __slots__ = ()
+
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # its stubs come with each type checker
+
+    SessionT = TypeVar("SessionT", bound=SessionRoot, default=Session)
+else:
+    SessionT = typing.TypeVar("SessionT", bound=SessionRoot)
 
 
 class _Silent:
@@ -184,13 +193,13 @@ class SessionData:
         session = self._session_ref()
         if session is None:
             self._data = data
-        elif was_loaded:
+            return
+        if was_loaded:
             session._refill(data)
-            _set_class(session, self._class())
-        else:
+        else:  # there is nothing to detach
             _dict_clear(session)
             _dict_update(session, data)
-            _set_class(session, self._class())
+        _set_class(session, self._class())
 
     def _class(self) -> type[SessionRoot]:
         return self._kind if self.is_loaded else _unloaded(self._kind)
@@ -224,10 +233,7 @@ class SessionData:
 
     def size(self) -> int:
         """Returns how many bytes the content has as BSON."""
-        items = _dict_items(self.data)
-        return bson_size(
-            {key: value._shared() if isinstance(value, SessionContainer) else value for key, value in items}
-        )
+        return bson_size(shared(self.data))
 
     def snapshot(self, path: Path, last: int | None = None) -> Any:
         value: Any = self.data

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from .cookie import LONGEST_MAX_AGE, SessionCookie, checked_header
+from .cookie import LONGEST_MAX_AGE, SessionCookie, check_header
 
 __all__ = ["END_REMEMBERED", "LATE", "UNTOLD_LIFETIME", "SessionSettings", "checked_lifetime", "now", "truncated_to_ms"]
 
@@ -75,7 +75,8 @@ class SessionSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.cookie, SessionCookie):
             raise TypeError(f"cookie must be a SessionCookie, not a {type(self.cookie).__name__}")
-        checked_header(self.header)
+        if self.header is not None:
+            check_header(self.header)
         for name in ("idle_timeout", "absolute_timeout", "touch_interval"):
             value = getattr(self, name)
             if value is None and name == "absolute_timeout":

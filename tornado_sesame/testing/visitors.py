@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from ..changes import Changes, Set
+from ..changes import Changes
 from ..cookie import Secret
 from ..errors import SessionGone
 from ..manager import SessionManager
@@ -85,8 +85,7 @@ async def expire_session(manager: SessionManager[Any], cookie: str) -> None:
     if record is None:
         raise SessionGone(_id_in(manager, cookie))
     moment = truncated_to_ms(now())
-    # Only a change of its lifetime, be it to what it is, can make a session expire earlier.
-    write = SessionUpdate(record.id, Changes(lifetime=Set(record.lifetime)), moment, moment)
+    write = SessionUpdate(record.id, Changes(), moment, moment, record.lifetime)
     (result,) = await manager.store.save([write], timeout=manager.settings.timeout)
     if isinstance(result, Exception):
         raise result
