@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import multiprocessing
+import random
 from datetime import timedelta
 
 import pytest
@@ -21,7 +23,7 @@ from tornado_sesame import (
     TypedSessionDict,
 )
 
-from .support import record_of, serve
+from .support import open_database, record_of, serve
 
 
 class Job(TypedSessionDict):
@@ -169,6 +171,53 @@ async def test_a_crowd_of_editors_loses_nothing(site, database):
     assert len([name for name in stored if name.startswith("own ")]) == 90
 
 
+def _edit_in_a_crowd(address, id, number, results):
+    """In a process of its own: edits a session at once with all others, and gives up some edits at any moment."""
+
+    async def crowd():
+        kind, uri, name = address
+        async with open_database(kind, uri, name) as database:
+            sessions = SessionManager[Visit](database.new_store())
+
+            async def work(count):
+                async with sessions.edit(id) as visit:
+                    visit.job.steps += 1
+                    await asyncio.sleep(random.random() / 100)
+                    visit.messages.append(f"{number}.{count}")
+
+            edits = [asyncio.ensure_future(work(count)) for count in range(100)]
+            for edit in edits[::4]:
+                await asyncio.sleep(random.random() / 200)
+                edit.cancel()
+            ended = await asyncio.gather(*edits, return_exceptions=True)
+            await sessions.close()
+            results.put([f"{number}.{count}" for count, result in enumerate(ended) if result is None])
+
+    asyncio.run(crowd())
+
+
+@pytest.mark.stores("sqlite", "motor_asyncio", "pymongo")
+async def test_a_crowd_over_two_processes_some_of_which_give_up_loses_nothing_that_was_confirmed(site, database):
+    id, _ = await visited((await site(PAGES)).browser())
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    processes = [
+        context.Process(target=_edit_in_a_crowd, args=(database.address, id, number, results)) for number in range(2)
+    ]
+    for process in processes:
+        process.start()
+    confirmed = [name for _ in processes for name in await asyncio.to_thread(results.get, timeout=300)]
+    for process in processes:
+        await asyncio.to_thread(process.join)
+        assert process.exitcode == 0
+    stored = await database.data(id)
+    messages = stored["messages"]
+    assert len(messages) == len(set(messages))
+    assert set(confirmed) <= set(messages)
+    assert len(messages) <= stored["job"]["steps"] <= 200
+    assert len(confirmed) >= 150
+
+
 async def test_an_open_socket_hears_of_it(running):
     browser = running.browser()
     id, _ = await visited(browser)
@@ -289,8 +338,6 @@ async def test_a_change_from_another_thread_is_refused(running):
 
 @pytest.mark.mongodb
 async def test_when_the_store_fails_whoever_edits_is_told(mongod, database_kind, caplog):
-    from .support import open_database
-
     async with open_database(database_kind, mongod.uri, "edited", serverSelectionTimeoutMS=500) as database:
         sessions = SessionManager(database.new_store(), timeout=2)
         async with serve(PAGES, sessions=sessions) as running:

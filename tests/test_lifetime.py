@@ -10,7 +10,7 @@ from tornado.httpclient import HTTPRequest
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler, websocket_connect
 
-from tornado_sesame import SessionCookie, SessionManager, SessionMixin, SQLiteStore, copy_sessions
+from tornado_sesame import MemoryStore, SessionCookie, SessionManager, SessionMixin, SQLiteStore, copy_sessions
 from tornado_sesame.settings import now
 
 from .support import record_of, serve
@@ -264,6 +264,32 @@ async def test_one_without_content_gives_no_cookie_though_responses_do_not_wait(
     browser = (await site([("/", Alone)], wait_for_save=False)).browser()
     assert (await browser.get()).code == 200
     assert not browser.cookies
+
+
+class Failing(MemoryStore):
+    """A store whose next save has an end that nobody knows."""
+
+    fails = False
+
+    async def save(self, writes, *, timeout):
+        results = await super().save(writes, timeout=timeout)
+        if self.fails:
+            self.fails = False
+            raise ConnectionError("lost")
+        return results
+
+
+@pytest.mark.stores("memory")
+async def test_when_nobody_knows_whether_it_was_saved_the_browser_keeps_what_it_has(database):
+    sessions = SessionManager(Failing(), cookie=SessionCookie(max_age=None))
+    async with serve(PAGES, sessions=sessions) as running:
+        browser = running.browser()
+        assert attributes(await browser.post("/remember?lifetime=86400"))[0].startswith("Max-Age=34560000;")
+        sessions.store.fails = True
+        response = await browser.post("/remember?lifetime=172800")
+        assert response.code == 503
+        assert attributes(response) == []
+        assert (await shown(browser))["lifetime"] == 172800
 
 
 @pytest.mark.stores("memory")

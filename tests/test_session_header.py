@@ -200,6 +200,34 @@ async def test_overlapping_requests_lose_nothing(running):
     assert await client.text("/read") == "31"
 
 
+class Foreign(RequestHandler):
+    """A base class that knows nothing of sessions and calls no super()."""
+
+    session_manager = "its own"
+
+    def prepare(self):
+        self.set_header("X-Session-Token", "planted")
+
+    def on_finish(self):
+        pass
+
+
+async def test_it_works_below_a_base_class_that_somebody_else_wrote(site, database):
+    class Page(SessionMixin, Foreign):
+        session_manager = Foreign.session_manager
+
+        def get(self):
+            self.session.setdefault("visits", {}).times = self.session.get("visits", {}).get("times", 0) + 1
+            self.write(str(self.session.visits.times))
+
+    running = await site([("/", Page), ("/leave", Leave)], header=HEADER)
+    client = Client(running)
+    assert await client.text() == "1"
+    assert len(client.token) == 43  # ours takes the place of what the base class had set
+    token = client.token
+    assert await database.data(token) == {"visits": {"times": 1}}
+
+
 @pytest.mark.stores("memory")
 async def test_without_the_setting_the_header_means_nothing(site):
     running = await site(PAGES)

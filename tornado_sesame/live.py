@@ -178,7 +178,7 @@ class LiveSession:
         It counts as told from then on. None: the client has already what it needs.
         """
         cookie = self.settings.cookie
-        is_news = self._secret is not self._told or (self._has_new_lifetime and self.is_loaded)
+        is_news = self._secret is not self._told or (self._has_new_lifetime and self.lost is None)
         if self._secret is not None and is_news and self.id and self._saving.gone is None:
             self._told, self._has_new_lifetime = self._secret, False
             if self._header is not None:
