@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from tornado.ioloop import IOLoop
-
 from .deadlines import GRACE_SECONDS, Deadlines
 from .errors import SHUTTING_DOWN, SessionError
 
@@ -60,6 +58,7 @@ class Coalescer(Generic[Item, Result]):
         self._split_above = split_above
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._deadlines = Deadlines(self._expire)
+        self._call_deadlines = Deadlines(_cancel)
         self._under_way = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._senders: set[asyncio.Task[None]] = set()
@@ -81,15 +80,16 @@ class Coalescer(Generic[Item, Result]):
     @property
     def is_idle(self) -> bool:
         """Nothing is under way, and no timer is set."""
-        return not (self._senders or self._is_flush_scheduled or self._late_timer or self._deadlines.are_watched)
+        is_timed = self._late_timer or self._deadlines.are_watched or self._call_deadlines.are_watched
+        return not (self._senders or is_timed)
 
     async def drain(self) -> None:
         """Waits until everything that was submitted is answered and no call is under way any more."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._begin_on(loop)
-        while self._senders or self._is_flush_scheduled:
-            await (asyncio.wait(self._senders) if self._senders else asyncio.sleep(0))
+        while self._senders:
+            await asyncio.wait(self._senders)
         self._forget_timers()
 
     def cancel(self) -> "set[asyncio.Task[None]]":
@@ -104,6 +104,7 @@ class Coalescer(Generic[Item, Result]):
             self._late_timer.cancel()
             self._late_timer = None
         self._deadlines.clear()
+        self._call_deadlines.clear()
 
     def _begin_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begins anew on another loop, as tests have one each: what the last one had under way has ended with it.
@@ -118,6 +119,7 @@ class Coalescer(Generic[Item, Result]):
         self._loop = loop
         self._waiting.clear()
         self._deadlines.clear()
+        self._call_deadlines.clear()
         self._senders.clear()
         self._under_way = 0
         self._is_flush_scheduled = False
@@ -126,62 +128,36 @@ class Coalescer(Generic[Item, Result]):
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         """Has what waits sent at the end of the tick if little is under way, else when that is back or takes long."""
         if not self._senders or (self._under_way < MIN_UNDER_WAY and len(self._senders) < MAX_CALLS):
-            self._is_flush_scheduled = True
-            IOLoop.current().add_callback(self._flush, loop)
+            self._flush(loop)
         elif self._late_timer is None:
             self._late_timer = loop.call_later(LINGER_SECONDS, self._on_late, loop)
 
     def _on_late(self, loop: asyncio.AbstractEventLoop) -> None:
         self._late_timer = None
-        if self._waiting and len(self._senders) < MAX_CALLS:
+        if self._waiting and not self._is_flush_scheduled and len(self._senders) < MAX_CALLS:
             self._flush(loop)
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Sends one batch."""
+        """Has one batch sent at the end of the tick, which is when a task begins that no eager factory has made."""
+        self._is_flush_scheduled = True
+        batch: list[_Entry[Item, Result]] = []
+        # Its context is not that of the request which happens to be the first: a deadline in it is not for the others.
+        sender = asyncio.Task(self._send(batch, loop), loop=loop, context=contextvars.Context())
+        self._senders.add(sender)
+        sender.add_done_callback(functools.partial(self._on_sent, batch, loop))
+        self._call_deadlines.watch(_Call(sender, loop.time() + self._timeout + GRACE_SECONDS), loop)
+
+    async def _send(self, batch: "list[_Entry[Item, Result]]", loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:
             return  # another loop has taken over, as in tests
         self._is_flush_scheduled = False
-        batch = self._take()
+        self._take(batch)
         if not batch:
-            self._deadlines.forget_done()
             return
-        # Its context is not that of the request which happens to be the first: a deadline in it is not for the others.
-        sender = asyncio.Task(self._send(batch), loop=loop, context=contextvars.Context())
-        self._senders.add(sender)
-        sender.add_done_callback(functools.partial(self._on_sent, loop, batch))
         if self._waiting:
             self._schedule(loop)
-
-    def _on_sent(
-        self, loop: asyncio.AbstractEventLoop, batch: "list[_Entry[Item, Result]]", sender: "asyncio.Task[None]"
-    ) -> None:
-        if loop is not self._loop:
-            return
-        self._senders.discard(sender)
-        self._under_way -= len(batch)
-        if sender.cancelled():
-            for entry in batch:
-                self._fail(entry, RuntimeError(SHUTTING_DOWN))
-        self._deadlines.forget_done()
-        if self._waiting and not self._is_flush_scheduled:
-            self._flush(loop)
-
-    def _take(self) -> "list[_Entry[Item, Result]]":
-        """Returns the next batch, which counts as under way, without those whom nobody waits for any more."""
-        waiting = self._waiting
-        most = min(MAX_BATCH, max(self._split_above, (len(waiting) + 1) // 2))
-        batch: list[_Entry[Item, Result]] = []
-        while waiting and len(batch) < most:
-            entry = waiting.popleft()
-            if not entry.future.done():
-                batch.append(entry)
-        self._under_way += len(batch)
-        return batch
-
-    async def _send(self, batch: "list[_Entry[Item, Result]]") -> None:
         try:
-            async with asyncio.timeout(self._timeout + GRACE_SECONDS):
-                results = await self._call([entry.item for entry in batch])
+            results = await self._call([entry.item for entry in batch])
             if len(results) != len(batch):
                 raise ValueError(f"{len(batch)} items were given, {len(results)} results came back")
         except Exception as error:
@@ -193,6 +169,33 @@ class Coalescer(Generic[Item, Result]):
                     self._fail(entry, result)
                 elif not entry.future.done():
                     entry.future.set_result(result)
+
+    def _take(self, batch: "list[_Entry[Item, Result]]") -> None:
+        """Fills *batch*, which counts as under way, but for those whom nobody waits for any more."""
+        waiting = self._waiting
+        most = min(MAX_BATCH, max(self._split_above, (len(waiting) + 1) // 2))
+        while waiting and len(batch) < most:
+            entry = waiting.popleft()
+            if not entry.future.done():
+                batch.append(entry)
+        self._under_way += len(batch)
+
+    def _on_sent(
+        self, batch: "list[_Entry[Item, Result]]", loop: asyncio.AbstractEventLoop, sender: "asyncio.Task[None]"
+    ) -> None:
+        if loop is not self._loop:
+            return
+        self._senders.discard(sender)
+        self._under_way -= len(batch)
+        if sender.cancelled():
+            if not batch:  # it had not begun
+                self._is_flush_scheduled = False
+            for entry in batch:
+                self._fail(entry, RuntimeError(SHUTTING_DOWN))
+        self._deadlines.forget_done()
+        self._call_deadlines.forget_done()
+        if self._waiting and not self._is_flush_scheduled:
+            self._flush(loop)
 
     def _fail(self, entry: "_Entry[Item, Result]", error: Exception) -> None:
         if not entry.future.done():
@@ -206,3 +209,12 @@ class _Entry(NamedTuple, Generic[Item, Result]):
     item: Item
     future: "asyncio.Future[Result]"
     deadline: float
+
+
+class _Call(NamedTuple):
+    future: "asyncio.Task[None]"
+    deadline: float
+
+
+def _cancel(call: _Call) -> None:
+    call.future.cancel()

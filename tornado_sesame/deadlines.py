@@ -37,7 +37,7 @@ class Waiting(Protocol):
 class Deadlines:
     """Watches the deadlines of what comes in their order.
 
-    :arg expire: is called with what is not done at its deadline, and makes its future done.
+    :arg expire: is called with what is not done at its deadline.
     """
 
     def __init__(self, expire: Callable[[Any], None]) -> None:
@@ -69,14 +69,15 @@ class Deadlines:
 
     def _on_time(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        self.forget_done()
         while self._waiting:
             first = self._waiting[0]
-            if first.deadline > loop.time():
+            if first.future.done():
+                self._waiting.popleft()
+            elif first.deadline <= loop.time():
+                self._expire(self._waiting.popleft())
+            else:
                 self._timer = loop.call_at(first.deadline, self._on_time, loop)
                 return
-            self._expire(first)
-            self.forget_done()
 
 
 async def answer_within(seconds: float, call: Awaitable[Result], start: Start = asyncio.ensure_future) -> Result:

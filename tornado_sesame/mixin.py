@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast, get_args, get_origin
 
-from tornado.concurrent import chain_future, future_set_exception_unless_cancelled
 from tornado.gen import convert_yielded, is_coroutine_function
 from tornado.log import app_log
 from tornado.web import Application, Finish, HTTPError, RequestHandler
@@ -496,7 +495,6 @@ class SessionMixin(_Handler, Generic[SessionT]):
         to end: it gets a `Finish`. What is held is sent in its order.
         """
         sent: Future[None] = Future()
-        sent.add_done_callback(lambda sent: sent.cancelled() or sent.exception())  # as nobody needs to await it
         saved = live.settled() if live.is_unsaved or live.is_moving else None
         self._session_holds = self._session_holds or deque()
         self._session_holds.append(_Hold(saved, send, sent, time.monotonic()))
@@ -515,12 +513,12 @@ class SessionMixin(_Handler, Generic[SessionT]):
             # Of an earlier save nobody may know whether it was done; then this response is no success, either.
             error = result if isinstance(result, SessionStoreError) else live.lost
             try:
-                chain_future(hold.send(live, error), hold.sent)
+                hold.send(live, error).add_done_callback(hold.end)
             except Finish as ended:
-                future_set_exception_unless_cancelled(hold.sent, ended)
+                hold.fail(ended)
             except Exception as failure:
                 self._session_fail(failure)
-                future_set_exception_unless_cancelled(hold.sent, Finish())
+                hold.fail(Finish())
 
     def _session_flush_held(
         self, written: list[bytes], live: LiveSession, error: SessionStoreError | None
@@ -563,7 +561,7 @@ class SessionMixin(_Handler, Generic[SessionT]):
         """Answers with an error in place of the response that was held, as Tornado does for a handler's exception."""
         self._session_has_failed = True
         while self._session_holds:
-            future_set_exception_unless_cancelled(self._session_holds.popleft().sent, Finish())
+            self._session_holds.popleft().fail(Finish())
         try:
             self.log_exception(type(error), error, error.__traceback__)
         except Exception:
@@ -624,6 +622,19 @@ class _Hold(NamedTuple):
     @property
     def is_over(self) -> bool:
         return self.saved is None or self.saved.done()
+
+    def end(self, sent: "Future[None]") -> None:
+        """Is to be called when it was sent, or could not be."""
+        error = sent.exception()
+        if error is not None:
+            self.fail(error)
+        elif not self.sent.done():
+            self.sent.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.sent.done():
+            self.sent.set_exception(error)
+            self.sent.exception()  # has been seen, as nobody needs to await it
 
 
 def _manager_of(application: Application) -> SessionManager[Any]:

@@ -43,6 +43,8 @@ def main() -> None:
         action="store_true",
         help="counts the server's instructions a request in place of all else (needs valgrind): repeats within 1%%",
     )
+    parser.add_argument("--size", type=int, default=0, help="of --instructions: bytes in each session")
+    parser.add_argument("--nested", action="store_true", help="of --instructions: the bytes are in small dicts")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2, help="a measurement takes (default: %(default)s)")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
@@ -69,7 +71,9 @@ def main() -> None:
                 arguments.parts = []
                 for connections in arguments.connections:
                     names = [name for name in arguments.contenders if name in instructions.NAMES]
-                    counted = instructions.count_instructions(mongod.uri, names, connections, SESSIONS, show)
+                    counted = instructions.count_instructions(
+                        mongod.uri, names, connections, SESSIONS, arguments.size, arguments.nested, show
+                    )
                     show()
                     print(f"\nThousands of instructions a request, {connections} connections\n")
                     print(instructions_table(counted))

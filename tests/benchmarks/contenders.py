@@ -104,14 +104,14 @@ class Contender:
         )
         return None if installed.returncode == 0 else f"npm install failed: {installed.stderr.strip()[-300:]}"
 
-    def seed(self, sessions: int, size: int) -> None:
+    def seed(self, sessions: int, size: int, nested: bool = False) -> None:
         """Starts as many sessions with *size* bytes each, unless that has been done; `load` uses them."""
         if size in self._cookies:
             return
         with tempfile.NamedTemporaryFile("w", suffix=".cookies", delete=False) as file:
             connection = http.client.HTTPConnection("127.0.0.1", self.port)
             for _ in range(sessions):
-                connection.request("GET", f"/seed?size={size}")
+                connection.request("GET", f"/seed?size={size}{'&nested=1' * nested}")
                 response = connection.getresponse()
                 response.read()
                 if response.status != 200:

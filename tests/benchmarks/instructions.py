@@ -29,9 +29,20 @@ def missing() -> str | None:
 
 
 def count_instructions(
-    uri: str, names: Sequence[str], connections: int, sessions: int, progress: Callable[[str], None]
+    uri: str,
+    names: Sequence[str],
+    connections: int,
+    sessions: int,
+    size: int,
+    nested: bool,
+    progress: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
-    """Returns the thousands of instructions of a request, by contender and page."""
+    """Returns the thousands of instructions of a request, by contender and page.
+
+    :arg sessions: how many there are, of which each request uses another one.
+    :arg size: how many bytes there are in each, besides a number.
+    :arg nested: whether they are in small dicts.
+    """
     results: dict[str, dict[str, float]] = {}
     for name in names:
         with tempfile.TemporaryDirectory() as directory:
@@ -39,13 +50,13 @@ def count_instructions(
             tool = ["valgrind", "--quiet", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
             contender = Contender(name, uri, None, collection=f"instructions_{name.replace('-', '_')}", under=tool)
             try:
-                contender.seed(sessions, 0)
+                contender.seed(sessions, size, nested)
                 results[name] = {}
                 for page in PAGES:
                     progress(f"instructions of {name}, {page}, {connections} connections")
-                    asyncio.run(_load(contender, page, connections, WARM_UP))
+                    asyncio.run(_load(contender, page, size, connections, WARM_UP))
                     _control(contender, "--instr=on")
-                    asyncio.run(_load(contender, page, connections, REQUESTS))
+                    asyncio.run(_load(contender, page, size, connections, REQUESTS))
                     time.sleep(0.5)  # for what is done after the answer
                     _control(contender, "--dump")
                     _control(contender, "--instr=off")
@@ -68,9 +79,9 @@ def _total(directory: Path) -> int:
     return int(total)
 
 
-async def _load(contender: Contender, page: str, connections: int, requests: int) -> None:
+async def _load(contender: Contender, page: str, size: int, connections: int, requests: int) -> None:
     """Sends exactly so many requests; each connection sends the next one when it has its answer."""
-    cookies = contender.cookies(0)
+    cookies = contender.cookies(size)
     numbers = iter(range(requests))
 
     async def visit() -> None:

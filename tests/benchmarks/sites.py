@@ -3,8 +3,8 @@
 ``python -m tests.benchmarks.sites NAME URI COLLECTION`` serves one of them on loopback and prints its port. Every site
 has these pages:
 
-``/seed`` and ``/seed?size=N``
-    starts a session, with N more bytes in it
+``/seed`` and ``/seed?size=N&nested=1``
+    starts a session, with N more bytes in it, in one long text each or (nested) in small dicts
 ``/read``
     shows a number of the session
 ``/count``
@@ -28,9 +28,15 @@ from tornado.web import Application, RequestHandler
 from tornado_sesame import MongoStore, SessionManager, SessionMixin, SQLiteStore
 
 FIELDS = 100  # over which the bytes of a large session are spread
+ITEM = {"name": "book", "price": {"amount": 1250, "currency": "EUR"}, "count": 1}
+ITEM_BYTES = 78  # as BSON, in a list
 
 
-def filling(size: int) -> dict[str, str]:
+def filling(page: RequestHandler) -> dict[str, Any]:
+    """Returns what the session that *page* starts has in it besides a number."""
+    size = int(page.get_argument("size", "0"))
+    if page.get_argument("nested", ""):
+        return {f"field{number}": [ITEM] * max(1, size // FIELDS // ITEM_BYTES) for number in range(FIELDS)}
     return {f"field{number}": "x" * (size // FIELDS) for number in range(FIELDS)} if size else {}
 
 
@@ -58,7 +64,7 @@ class HandPage(RequestHandler):
 class HandSeed(HandPage):
     async def get(self) -> None:
         session_id = secrets.token_urlsafe(32)
-        data = {"times": 1, **filling(int(self.get_argument("size", "0")))}
+        data = {"times": 1, **filling(self)}
         await self.sessions.insert_one({"_id": session_id, **data})
         self.set_cookie("session_id", session_id)
 
@@ -87,7 +93,7 @@ class SesamePage(SessionMixin, RequestHandler):
 
 class SesameSeed(SesamePage):
     async def get(self) -> None:
-        (await self.session).update(times=1, **filling(int(self.get_argument("size", "0"))))
+        (await self.session).update(times=1, **filling(self))
 
 
 class SesameRead(SesamePage):
