@@ -18,7 +18,7 @@ from .contenders import Contender
 __all__ = ["NAMES", "PAGES", "count_instructions", "missing"]
 
 NAMES = ("none", "hand-motor", "hand-pymongo", "sesame-motor", "sesame-pymongo", "sesame-memory", "sesame-sqlite")
-PAGES = ("read", "count")
+PAGES = ("untouched", "read", "count")
 REQUESTS = 512
 WARM_UP = 256
 

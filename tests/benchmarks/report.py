@@ -7,6 +7,9 @@ from pathlib import Path
 
 from .contenders import CONTENDERS, Result
 
+# Colours that can be read on white and on the nearly black of GitHub's dark theme.
+TEXT, OURS, OTHERS = "#768390", "#c4782e", "#a3a9b1"
+
 __all__ = ["chart", "instructions_table", "median_of", "table"]
 
 
@@ -46,23 +49,27 @@ def instructions_table(counted: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def chart(medians: Mapping[tuple[str, int], Mapping[str, Result]], path: Path) -> None:
-    """Draws the rates of each page at its largest number of connections."""
+    """Draws the rates of each page at its largest number of connections, for a light and for a dark background."""
     from matplotlib import pyplot
 
     largest: dict[str, int] = {}
     for page, connections in medians:
         largest[page] = max(connections, largest.get(page, 0))
+    pyplot.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "sesame", "font.sans-serif": ["sans-serif"]})
+    pyplot.rcParams.update(dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), TEXT))
     figure, axes = pyplot.subplots(1, len(largest), figsize=(4.5 * len(largest), 3.4), sharey=True, squeeze=False)
     for axis, (page, connections) in zip(axes[0], largest.items(), strict=True):
         by_contender = medians[page, connections]
         names = [CONTENDERS[name] for name in by_contender]
-        colors = ["#b5651d" if name.startswith("sesame") else "#b9b3a9" for name in by_contender]
+        colors = [OURS if name.startswith("sesame") else OTHERS for name in by_contender]
         bars = axis.barh(names, [result.rate for result in by_contender.values()], color=colors)
         axis.bar_label(bars, fmt="{:,.0f}", padding=3)
         axis.set_title(f"{page}, {connections} connections")
         axis.set_xlabel("requests a second")
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_xticks([])
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
         axis.margins(x=0.2)
     axes[0][0].invert_yaxis()
     figure.tight_layout()
-    figure.savefig(path)
+    figure.savefig(path, transparent=True, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -5,6 +5,8 @@ has these pages:
 
 ``/seed`` and ``/seed?size=N&nested=1``
     starts a session, with N more bytes in it, in one long text each or (nested) in small dicts
+``/untouched``
+    does not use the session
 ``/read``
     shows a number of the session
 ``/count``
@@ -96,6 +98,11 @@ class SesameSeed(SesamePage):
         (await self.session).update(times=1, **filling(self))
 
 
+class SesameUntouched(SesamePage):
+    async def get(self) -> None:
+        self.write("1 times!")
+
+
 class SesameRead(SesamePage):
     async def get(self) -> None:
         session = await self.session
@@ -109,9 +116,9 @@ class SesameCount(SesamePage):
         self.write(f"{session.times} times!")
 
 
-PLAIN = [(f"/{page}", PlainPage) for page in ("seed", "read", "count")]
-HAND = [("/seed", HandSeed), ("/read", HandRead), ("/count", HandCount)]
-SESAME = [("/seed", SesameSeed), ("/read", SesameRead), ("/count", SesameCount)]
+PLAIN = [(f"/{page}", PlainPage) for page in ("seed", "untouched", "read", "count")]
+HAND = [("/seed", HandSeed), ("/untouched", PlainPage), ("/read", HandRead), ("/count", HandCount)]
+SESAME = [("/seed", SesameSeed), ("/untouched", SesameUntouched), ("/read", SesameRead), ("/count", SesameCount)]
 
 
 def application(name: str, uri: str, collection: str) -> Application:
