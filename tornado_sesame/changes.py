@@ -24,33 +24,42 @@ __all__ = ["ChangeSet", "Changes", "Create", "Inc", "Op", "Push", "Set", "Unset"
 
 @dataclass(slots=True)
 class Set:
-    """Makes the field this value, whatever it was."""
+    """Makes the field this value, whatever it was.
+
+    :arg value: what a session can hold, as plain dicts and lists.
+    """
 
     value: Any
 
 
 @dataclass(slots=True)
 class Unset:
-    """Removes the field; one that is not there is no error. Nothing is removed from a list."""
+    """Removes the field. It is no error if there is none. Nothing is ever removed from a list."""
 
 
 @dataclass(slots=True)
 class Inc:
-    """Adds to a number; an absent field counts as 0."""
+    """Adds to a number; an absent field counts as 0.
+
+    :arg amount: what is added; it may be negative.
+    """
 
     amount: int | float
 
 
 @dataclass(slots=True)
 class Push:
-    """Appends to a list; an absent field counts as []. Pushing nothing makes sure that there is a list."""
+    """Appends to a list; an absent field counts as [].
+
+    :arg values: the new items, in their order. Without any, it makes sure that there is a list.
+    """
 
     values: list[Any]
 
 
 @dataclass(slots=True)
 class Create:
-    """Makes sure that there is a dict: an empty one where nothing is. One that is there stays as it is."""
+    """Puts an empty dict where nothing is. A dict that is there stays as it is."""
 
 
 Op = Set | Unset | Inc | Push | Create
@@ -58,15 +67,16 @@ Op = Set | Unset | Inc | Push | Create
 
 @dataclass(slots=True)
 class Changes:
-    """One save's operations.
+    """What one save does to a session.
 
-    :arg ops: what to do with the data, by path; `conflicts` tells on which data that is possible. The empty path stands
-        for the whole content and is always a `Set`, alone. Nothing is said about a path below another one, except below
-        a `Create`, which comes first and has more than removals below it, if anything. All other dicts above a changed
-        field must be there: what lost its surroundings is a conflict, not half an object.
-    :arg owner: ``Set(owner)`` when the session is to belong to somebody else, or (None) to nobody; None leaves that as
-        it is.
-    :arg lifetime: likewise, a timedelta or None, when its own idle timeout is to be another one.
+    :arg ops: what to do with the data, by path, a tuple of the keys that lead to a field. The empty path stands for the
+        whole content; its operation is a `Set`, and there is no other. Otherwise, no path continues another one, unless
+        that one has a `Create`. A `Create` comes before the paths below it; if there are any, at least one of them has
+        another operation than `Unset`. All other dicts above a changed field must be there: where they are not, that is
+        a conflict (see `conflicts`), so that no half of an object is stored.
+    :arg owner: ``Set("alice")`` gives the session to Alice, ``Set(None)`` to nobody; None leaves the owner as it is.
+    :arg lifetime: ``Set(timedelta(days=90))`` gives the session an idle timeout of its own, ``Set(None)`` removes it,
+        and None leaves it as it is.
     """
 
     ops: Mapping[Path, Op] = field(default_factory=dict)
@@ -77,7 +87,7 @@ class Changes:
         return bool(self.ops) or self.owner is not None or self.lifetime is not None
 
     def required(self) -> set[Path]:
-        """Returns the paths of the dicts that must be there."""
+        """Returns the paths of the dicts that must be there already."""
         return {
             path[:depth]
             for path, op in self.ops.items()
@@ -87,22 +97,22 @@ class Changes:
         }
 
     def conflicts(self, data: dict[str, Any]) -> set[str]:
-        """Returns the top-level fields of which *data* has become something that these changes do not fit on.
+        """Returns the top-level fields of *data* that these changes do not fit any more.
 
-        That is so when an overlapping request replaced a dict, list or number by something else, or removed a dict
-        that the changed field was in. `resolved` is the way out.
+        They do not when an overlapping request has replaced a dict, a list or a number by something else, or removed
+        the dict that a changed field was in. `resolved` is the way out.
         """
         return {path[0] for path, op in self.ops.items() if path and not self._fits(path, op, data)}
 
     def resolved(self, fields: Mapping[str, Any]) -> "Changes":
-        """Returns these changes with *fields* set whole to the given values (`MISSING`: removed)."""
+        """Returns these changes, but with each of *fields* set whole to the value given for it (`MISSING`: removed)."""
         ops = {path: op for path, op in self.ops.items() if path[0] not in fields}
         for name, value in fields.items():
             ops[name,] = _set_or_unset(value)
         return replace(self, ops=ops)
 
     def without_removals_from(self, data: dict[str, Any]) -> "Changes":
-        """Returns these changes without each `Unset` that finds no dict in *data* which it could remove from."""
+        """Returns these changes without each `Unset` for which *data* has no dict to remove something from."""
 
         def finds_one(path: Path) -> bool:
             holder: Any = data
@@ -115,7 +125,7 @@ class Changes:
         )
 
     def apply(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Returns *data* as these changes leave it; it may be modified on the way, and must have no `conflicts`."""
+        """Returns *data* as these changes leave it. It must have no `conflicts`, and may be modified on the way."""
         for path, op in self.ops.items():
             if not path and type(op) is Set:
                 return dict(op.value)

@@ -73,21 +73,21 @@ def check_header(name: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SessionCookie:
-    """How the session's cookie is named and scoped. Values that browsers would ignore or refuse raise here.
+    """The name and the attributes of the session's cookie.
 
-    :arg name: with the prefix ``__Host-`` or ``__Secure-`` browsers hold the cookie to that prefix's rules.
+    :arg name: the cookie's name. With the prefix ``__Host-`` or ``__Secure-``, browsers enforce that prefix's rules.
     :arg path: the part of the site that gets the cookie, as ``request.path`` has it. A request outside of it has no
         session.
-    :arg domain: None keeps it to the host that set it; a domain shares it with all subdomains.
-    :arg secure: whether it is sent over https only; "auto" is True when the request came by https, as
-        ``request.protocol`` says, so behind a proxy start the server with ``xheaders=True``.
-    :arg httponly: keeps it from scripts.
+    :arg domain: None keeps the cookie to the host that set it; a domain shares it with all subdomains.
+    :arg secure: whether the cookie is sent over https only. "auto" is True when the request came by https, as
+        ``request.protocol`` says; so behind a proxy, start the server with ``xheaders=True``.
+    :arg httponly: keeps the cookie from scripts.
     :arg samesite: "Lax", "Strict", "None" (needs ``secure=True``), or None to leave the attribute out.
-    :arg max_age: how long the browser keeps it, from the moment when it gets it; None until the browser is closed. It
-        is never renewed, and when the session itself ends is the server's decision alone.
-    :arg partitioned: keeps it apart for each top-level site (CHIPS); needs ``secure=True``.
+    :arg max_age: how long the browser keeps the cookie once it has it, at most 400 days; None: until it is closed. The
+        cookie is never renewed. When the session itself ends, the server alone decides.
+    :arg partitioned: gives each top-level site its own cookie (CHIPS); needs ``secure=True``.
     :raises TypeError: when *max_age* is not a timedelta.
-    :raises ValueError: naming the wrong combination.
+    :raises ValueError: when browsers would ignore or refuse such a cookie, saying why.
     """
 
     name: str = "_session"
@@ -141,10 +141,10 @@ class SessionCookie:
         )
 
     def secrets_in(self, headers: Iterable[str]) -> list[Secret]:
-        """Returns the secrets that a request's ``Cookie`` fields carry, each once; none that is not well formed.
+        """Returns each secret in a request's ``Cookie`` *headers* once. What is not well formed is left out.
 
-        There are several when there are cookies of that name for several domains or paths. HTTP/2 allows several
-        fields (RFC 9113, 8.2.3).
+        There are several when the browser has cookies of this name for several domains or paths. HTTP/2 allows several
+        headers (RFC 9113, 8.2.3).
         """
         find = _pattern(self.name).findall
         values: list[str] = []
@@ -155,14 +155,18 @@ class SessionCookie:
     def set_header(self, secret: Secret, *, https: bool, lifetime: timedelta | None) -> str:
         """Returns the ``Set-Cookie`` header that gives the browser *secret*.
 
-        :arg lifetime: how long the browser is to keep it; None until it is closed.
+        :arg https: whether the request came by https.
+        :arg lifetime: how long the browser is to keep it; None: until it is closed.
         """
         # Rounded up, as 0 would make the browser drop it.
         max_age = "" if lifetime is None else f"; Max-Age={math.ceil(lifetime.total_seconds())}"
         return f"{self.name}={secret.value}{max_age}{self._attributes(https)}"
 
     def delete_header(self, *, https: bool) -> str:
-        """Returns the ``Set-Cookie`` header that makes the browser drop the cookie."""
+        """Returns the ``Set-Cookie`` header that makes the browser drop the cookie.
+
+        :arg https: whether the request came by https.
+        """
         return f"{self.name}=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT{self._attributes(https)}"
 
     def _attributes(self, https: bool) -> str:

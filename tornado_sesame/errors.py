@@ -33,11 +33,15 @@ SHOWN = 80
 
 
 class SessionError(Exception):
-    """The base of all errors of this package, and what is raised for a misuse that has no class of its own."""
+    """The base of all errors of this package.
+
+    It is raised itself for a misuse that has no class of its own, such as a session that begins after the headers were
+    sent or outside of the cookie's path, or that is changed in another thread.
+    """
 
 
 class SessionNotLoaded(SessionError):
-    """The session was touched before it was loaded. The text names both remedies."""
+    """The session was used before it was loaded. The text names both remedies."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -48,11 +52,15 @@ class SessionNotLoaded(SessionError):
 
 
 class SessionDataError(SessionError, TypeError):
-    """A value that no store could keep was put into the session. Nothing was changed.
+    """Something that no store could keep was put into the session. Nothing was changed.
+
+    .. attribute:: problem
+
+       What is wrong with the value, as a str that does not quote it.
 
     .. attribute:: path
 
-       Where the value would have gone, as the keys and list positions from the session down.
+       Where the value would have gone, as a tuple of keys and list positions from the session down.
     """
 
     def __init__(self, problem: str, path: tuple[str | int, ...] = ()) -> None:
@@ -67,9 +75,9 @@ class SessionDataError(SessionError, TypeError):
 
 
 class SessionGone(SessionError):
-    """The session has ended, so what was changed in it is not saved: it was destroyed or rotated, or has expired.
+    """The session has ended, so changes to it are not saved: it was destroyed or rotated, or has expired.
 
-    :arg id: of the session; None when what was given as one has not the form of an id.
+    :arg id: the session's id; None when what was given as one does not have the form of an id.
     """
 
     def __init__(self, id: str | None) -> None:
@@ -81,28 +89,32 @@ class SessionGone(SessionError):
 
 
 class SessionStoreError(SessionError, HTTPError):
-    """The store failed or did not answer in time; the request is answered with a 503 and a ``Retry-After``.
+    """The store failed or did not answer in time. The request is answered with a 503 and a ``Retry-After``.
 
-    It has been logged by then, and the driver's error is its ``__cause__``. When a save fails with it, and not with
-    `SessionNotSaved`, nobody knows whether the store has done the save or will do it. What was changed is not sent
-    again, and the session counts as not loaded: ``await self.session`` reads it again.
+    The driver's error is its ``__cause__``. When a save fails with this class itself, and not with `SessionNotSaved`,
+    nobody knows whether the store has done the save or still will. The changes are not sent again, and the session
+    counts as not loaded until ``await self.session`` reads it again.
     """
 
-    is_logged = False  # so that one failure is one line of the log, whoever else learns of it
+    is_logged = False
+    """Whether it is in the log already. One failure is one line there, however many requests it reaches."""
 
     def __init__(self, message: str, *, status_code: int = 503) -> None:
         HTTPError.__init__(self, status_code, message)
 
 
 class SessionNotSaved(SessionStoreError):
-    """A save was not done, for certain: no server could be reached, or the store refused it.
+    """A save was certainly not done: no server could be reached, or the store refused it.
 
-    What was changed stays pending and goes out with the next save.
+    The changes stay pending and go out with the next save.
     """
 
 
 class SessionTooLarge(SessionNotSaved):
-    """The session has grown over the manager's ``max_bytes`` and was not saved: a 500, as trying again is no help."""
+    """The session has grown over the manager's ``max_bytes`` and was not saved.
+
+    The request is answered with a 500, as trying again would not help.
+    """
 
     def __init__(self, id: str | None, size: int, max_bytes: int) -> None:
         super().__init__(
@@ -113,7 +125,7 @@ class SessionTooLarge(SessionNotSaved):
 
 
 class SessionRecordError(SessionStoreError):
-    """What is stored under an id cannot be read as a session. It is this session's error alone.
+    """What is stored under an id cannot be read as a session. No other session is affected.
 
     .. attribute:: id
 

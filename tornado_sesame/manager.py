@@ -23,13 +23,39 @@ logger = logging.getLogger("tornado_sesame")
 
 
 class SessionManager(Generic[SessionT]):
-    """Holds what all requests of an application share; pass it as ``Application(..., sessions=SessionManager(...))``.
+    """What all requests of an application share; pass it as ``Application(..., sessions=SessionManager(...))``.
 
-    ``SessionManager[Visit](...)``, with a `TypedSession`, makes those that `edit` gives of that class.
+    With ``SessionManager[Visit](...)``, where ``Visit`` is a `TypedSession`, `edit` gives sessions of that class.
 
     :arg store: where sessions are kept; by default a `MemoryStore`, which forgets them when the process ends.
-    :arg touch_interval: by default a twentieth of *idle_timeout*. For this and all others, see `SessionSettings`.
+    :arg cookie: the cookie's name and attributes.
+    :arg header: where clients without cookies send the secret, such as "X-Session-Token"; None: nowhere. In a request
+        that has this header, even an empty one, the header takes the cookie's place: a new secret comes back in the
+        response's header of this name, and an empty one when the session was destroyed.
+    :arg idle_timeout: how long a session lives after its last use. This and other lengths of time are timedeltas; only
+        *timeout* is a number of seconds.
+    :arg absolute_timeout: how long a session lives at most, however much it is used; None: as long as it is used. This
+        time begins anew only with a new session, after `SessionMixin.destroy_session`.
+    :arg touch_interval: how much of *idle_timeout* must have passed before a use extends the session, by default a
+        twentieth. So a session that is only read is written once in this time.
+    :arg max_per_owner: how many sessions an owner may have; None: any number. When one more gets this owner, those that
+        were saved or extended longest ago end before the response goes out, and never the new one. When sessions are
+        used while several logins race, one too many may end. When the store cannot list the sessions, the log says so,
+        and the next login enforces the limit.
+    :arg unreadable: what a visitor gets when his session is stored but cannot be read, because something else has
+        written to it: "error", a 503 on each page that uses it, until somebody has mended it; or "new", a new session.
+        What is stored stays as it is, and the log has an ERROR that names its id.
+    :arg wait_for_save: holds each response until what its handler changed is saved, and answers with a 503 if that
+        fails. False sends responses at once and logs failed saves; a client that is faster than the save then finds its
+        session as it was before, and a new one not at all.
+    :arg timeout: how many seconds the store has for an answer. After that, it has failed.
+    :arg max_bytes: how many bytes of BSON a session may have; None: as many as the store takes. A request that makes it
+        larger gets a `SessionTooLarge`, and its changes are not saved.
     :raises TypeError, ValueError: for settings that cannot be meant, saying which.
+
+    .. attribute:: settings
+
+       All of these but the store. They cannot be changed.
     """
 
     def __init__(
@@ -91,7 +117,7 @@ class SessionManager(Generic[SessionT]):
 
     @property
     def stats(self) -> SessionStats:
-        """Counts and times for monitoring."""
+        """Counts and times since the manager was made, for monitoring."""
         return self._calls.stats
 
     def open(
@@ -102,23 +128,30 @@ class SessionManager(Generic[SessionT]):
         touches: bool = True,
         header: str | None = None,
     ) -> LiveSession:
-        """Returns the session of a request that carries *secrets*; see `LiveSession`."""
+        """Returns the session of a request. Handlers get theirs from `SessionMixin`.
+
+        :arg secrets: what the client sent; the one of a session that exists counts.
+        :arg age: returns how many seconds ago the request began.
+        :arg kind: the class of the session.
+        :arg touches: whether using it extends its life.
+        :arg header: the header in which the client sent the secret; None: the cookie.
+        """
         return LiveSession(self.settings, self._calls, secrets, age, kind, touches, header)
 
     @asynccontextmanager
     async def edit(self, session_id: str) -> AsyncIterator[SessionT]:
-        """Gives a session to somebody else than its visitor: a worker that is done, or an administrator::
+        """Reads and changes a session from outside a request, as a worker or an administrator does::
 
             async with sessions.edit(session_id) as session:
                 session.role = "editor"
 
-        It is changed and saved as in a handler, so what others change at the same time is kept, and handlers that have
-        it open hear of it. When the block ends, all of it is saved. An exception does not undo what was changed before
-        it. The session's life is not extended.
+        The session is changed and saved as in a handler: what others change at the same time is kept, and handlers that
+        have it open hear of the change. When the block ends, everything is saved. An exception does not undo what was
+        changed before it. Editing does not extend the session's life.
 
-        :arg session_id: see `SessionMixin.session_id`. A session that is rotated goes on under another id. So whoever
-            edits all ``sessions.records(owner)`` has to list them again when one of them is gone.
-        :raises SessionGone: when there is no such session, or when it has ended before the changes were saved.
+        :arg session_id: see `SessionMixin.session_id`. A session that is rotated goes on under another id; so when one
+            of ``sessions.records(owner)`` is gone, list them again.
+        :raises SessionGone: when there is no such session, or when it ended before the changes were saved.
         :raises SessionStoreError: when the store fails; see `SessionMixin.save_session`.
         """
         _check_session_id(session_id)
@@ -133,10 +166,11 @@ class SessionManager(Generic[SessionT]):
             editing.end()
 
     async def destroy(self, session_id: str) -> None:
-        """Ends the session with this id (see `SessionMixin.session_id`), wherever it is in use.
+        """Ends a session, wherever it is in use. If there is no such session, nothing happens.
 
-        It does not ask whose session it is; an id that a client sent has to be one of his `records`.
+        It does not ask whose session that is: check first that an id sent by a client is among the user's `records`.
 
+        :arg session_id: see `SessionMixin.session_id`.
         :raises SessionStoreError: when the store fails.
         """
         _check_session_id(session_id)
@@ -144,11 +178,11 @@ class SessionManager(Generic[SessionT]):
             await self._calls.end([session_id])
 
     async def destroy_all(self, owner: str, *, keep: str | Collection[str] | None = None) -> int:
-        """Ends all sessions of an owner: "sign out everywhere", also for those who have stolen a cookie.
+        """Ends all sessions of an owner: "sign out everywhere", including whoever has stolen a cookie.
 
         :arg owner: see `SessionMixin.session_owner`.
         :arg keep: the id of a session that stays, such as the one that asks for this; or several ids.
-        :returns: how many were ended.
+        :returns: how many sessions were ended.
         :raises SessionStoreError: when the store fails. Some may have been ended by then.
         """
         check_owner(owner)
@@ -177,9 +211,10 @@ class SessionManager(Generic[SessionT]):
     async def records(self, owner: str | None = None) -> AsyncIterator[SessionRecord]:
         """Iterates over all valid sessions, or over those of an *owner*: ``async for record in sessions.records()``.
 
-        They come one by one, in no particular order and however many there are. Changing a record changes nothing.
-        What is stored but cannot be read is skipped, with a warning in the log.
+        They come one by one, in no particular order, so there may be any number of them. Changing a record does not
+        change the session. A session that cannot be read is skipped, with a warning in the log.
 
+        :arg owner: see `SessionMixin.session_owner`; None: all sessions.
         :raises SessionStoreError: when the store fails.
         """
         if owner is not None:
@@ -191,9 +226,9 @@ class SessionManager(Generic[SessionT]):
                 yield record
 
     async def close(self) -> None:
-        """Waits, for at most `timeout` seconds, for all that is under way, and closes the store.
+        """Waits for all that is under way, at most for the manager's ``timeout``, and closes the store.
 
-        Call it when the server has stopped and its connections are closed, as what begins later is not waited for.
+        Call it when the server has stopped and its connections are closed; it does not wait for what begins later.
         """
         await self._calls.close()
 

@@ -58,25 +58,28 @@ class SessionMixin(_Handler, Generic[SessionT]):
                 self.session.times = self.session.get("times", 0) + 1
                 self.write(f"{self.session.times} times!")
 
-    ``SessionMixin[Visit]``, with a `TypedSession`, makes it one of that class.
+    With ``SessionMixin[Visit]``, where ``Visit`` is a `TypedSession`, the session is a ``Visit``.
 
-    The response is held until what the handler changed is saved; if that fails, the client gets a 503 in its place.
+    The response is held until the handler's changes are saved. If that fails, the client gets a 503 instead.
 
-    :raises TypeError: when a class is made that has it after `~tornado.web.RequestHandler`, or with a parameter that is
-        no class of sessions.
+    Three class attributes say how a handler uses its session: `session_autoload`, `session_touch` and `session_live`.
+
+    :raises TypeError: when a class has it after `~tornado.web.RequestHandler`, or with a parameter that is not a class
+        of sessions.
     """
 
     session_autoload: bool | None = None
-    """Whether the session is loaded before `prepare`. None: when the method that handles the request is a plain
-    ``def``, which could not await it. An ``async def`` or a coroutine does so itself, with ``await self.session``,
-    where it wants. A load that fails is raised where the session is touched, so pages that do not touch it go on."""
+    """Whether the session is loaded before `prepare`. None: if the method that handles the request is a plain ``def``,
+    which cannot await it. An ``async def`` or a coroutine loads the session with ``await self.session`` where it needs
+    it. A load that fails raises where the session is used, so pages that do not use it go on working."""
 
     session_touch: bool = True
-    """Whether using the session in this handler extends its life. False for what the user does not do himself, such as
-    a page that asks every minute whether there is news. A new session lives as long as any."""
+    """Whether using the session in this handler extends its life. Set it to False for requests that the user does not
+    make himself, as when a page asks every minute whether there is news. A new session lives as long as any other."""
 
     session_live: bool | None = None
-    """Whether `on_session_change` and `on_session_end` are called while a request is handled. None: for WebSockets."""
+    """Whether `on_session_change` and `on_session_end` are called while a request is handled. None: only in the
+    handlers of WebSockets."""
 
     # A request that does not touch its session finds these in the class, and pays for none of them.
     _session_kind: type[SessionRoot] = Session
@@ -135,8 +138,8 @@ class SessionMixin(_Handler, Generic[SessionT]):
 
         Assigning a dict replaces the content and keeps the id.
 
-        :raises SessionNotLoaded: from any use before it is loaded.
-        :raises SessionDataError: from an assignment of what cannot be stored.
+        :raises SessionNotLoaded: when it is used before it is loaded.
+        :raises SessionDataError: when something is assigned that cannot be stored.
         """
         session = self._session_proxy
         if session is None:
@@ -151,9 +154,10 @@ class SessionMixin(_Handler, Generic[SessionT]):
 
     @property
     def session_id(self) -> str | None:
-        """The id under which the session is stored. It is no secret: it may be logged.
+        """The id under which the session is stored. It is not a secret, so it may be logged.
 
-        None before there is one, and before the session is loaded, since what a cookie says may not exist.
+        It is None while there is no session yet, and before the session is loaded, as the session of a cookie may not
+        exist any more.
         """
         return self._session_opened().id
 
@@ -161,10 +165,10 @@ class SessionMixin(_Handler, Generic[SessionT]):
     def session_owner(self) -> str | None:
         """To whom the session belongs: a user's id, as a str, set at login; None for nobody.
 
-        It lies beside the data, and makes ``sessions.records(owner)`` and ``sessions.destroy_all(owner)`` find it.
+        It is kept beside the data. ``sessions.records(owner)`` and ``sessions.destroy_all(owner)`` find sessions by it.
 
         :raises SessionNotLoaded: before the session is loaded.
-        :raises TypeError, ValueError: when it is set to something that is not a str, or an empty one.
+        :raises TypeError, ValueError: when it is set to anything but None or a str that is not empty.
         """
         return self._session_opened().owner
 
@@ -176,15 +180,15 @@ class SessionMixin(_Handler, Generic[SessionT]):
 
     @property
     def session_lifetime(self) -> timedelta | None:
-        """How long this session lives when nobody uses it, if that is not as long as all others: "keep me signed in".
+        """This session's own idle timeout, a timedelta, as for "keep me signed in"; None for the manager's.
 
-        It is kept with the session, also when its id is rotated, and never beyond the manager's ``absolute_timeout``.
-        Whenever it changes, the response gives the browser the cookie again. With a lifetime of its own the session has
-        a cookie that outlasts the browser, whatever ``SessionCookie(max_age=...)`` says; with None, one like others.
+        The session keeps it when its id is rotated, and the manager's ``absolute_timeout`` still holds. Whenever it
+        changes, the response gives the browser the cookie again. The cookie of a session with a lifetime of its own
+        outlasts the browser, whatever ``SessionCookie(max_age=...)`` says; with None, it is like all others.
 
         :raises SessionNotLoaded: before the session is loaded.
-        :raises SessionError: when it is set after the response's headers are sent.
-        :raises TypeError, ValueError: when it is set to something that is no timedelta of at least a second, nor None.
+        :raises SessionError: when it is set after the response's headers were sent.
+        :raises TypeError, ValueError: when it is set to anything but None or a timedelta of at least a second.
         """
         return self._session_opened().lifetime
 
@@ -196,7 +200,7 @@ class SessionMixin(_Handler, Generic[SessionT]):
     def session_expires(self) -> datetime | None:
         """When the session will expire if nobody uses it again: an aware datetime in UTC; None before it is stored.
 
-        To ask extends nothing, but loading the session does, unless `session_touch` is False.
+        Asking extends nothing, but loading the session does, unless `session_touch` is False.
 
         :raises SessionNotLoaded: before the session is loaded.
         """
@@ -204,69 +208,74 @@ class SessionMixin(_Handler, Generic[SessionT]):
 
     @property
     def session_manager(self) -> SessionManager[Any]:
-        """The application's manager: its setting ``sessions``, or one in memory that is made here and kept there."""
+        """The application's manager: its setting ``sessions``. If there is none, one in memory is made and set there.
+
+        :raises TypeError: when the setting is something else.
+        """
         return _manager_of(self.application)
 
     async def load_session(self) -> SessionT:
-        """Loads the session and returns it, as ``await self.session`` does; for `asyncio.gather` and `create_task`.
+        """Loads the session and returns it, as ``await self.session`` does.
+
+        It is a coroutine, so it can be given to `asyncio.gather` and `asyncio.create_task`.
 
         :raises SessionStoreError: when the store fails.
         """
         return cast(SessionT, await self._session_opened().session)
 
     async def save_session(self) -> None:
-        """Saves what is pending now. Rarely needed, as `finish` does it.
+        """Saves what is pending now. It is rarely needed, as `finish` does so, too.
 
-        :raises SessionNotSaved: when it was not done. What is pending stays so, and goes out with the next save.
-        :raises SessionStoreError: when nobody knows whether it was done. Nothing of it is sent again, the response will
-            be a 503, and ``await self.session`` reads the session again.
-        :raises SessionGone: when the session has ended meanwhile, so that what was changed is dropped.
+        :raises SessionNotSaved: when the save was certainly not done. The changes go out with the next one.
+        :raises SessionStoreError: when nobody knows whether it was done. The changes are not sent again, the response
+            will be a 503, and ``await self.session`` reads the session again.
+        :raises SessionGone: when the session has ended meanwhile. The changes are dropped.
         """
         await self._session_opened().save()
 
     async def reload_session(self) -> None:
-        """Reads the session again, after saving what is pending. For handlers that live long, as of WebSockets.
+        """Saves what is pending and reads the session again, for handlers that live long, such as those of WebSockets.
 
-        Dicts and lists taken from it before are cut off from it.
+        Dicts and lists that were taken from the session before are not part of it any more.
 
         :raises SessionStoreError: when that fails.
         """
         await self._session_opened().reload()
 
     async def rotate_session_id(self) -> None:
-        """Gives the session a new secret and id; the old ones are dead at once. Call it at login.
+        """Gives the session a new secret and id; the old ones stop working at once. Call it at login.
 
-        Whoever knew the secret before, for instance because he planted it, is left with nothing. When it was cancelled
-        or has failed, the session is either where it was, or the response gives the client the new secret.
+        Whoever knew the old secret, perhaps because he planted it, is left with nothing. If the rotation is cancelled
+        or fails, the session either stays under the old id, or the response gives the client the new secret.
 
-        :raises SessionError: when the headers are sent, so that the client cannot get the new cookie.
-        :raises SessionNotSaved: when the session is where it was.
-        :raises SessionStoreError: when nobody knows yet; the response will be a 503 with the new cookie.
+        :raises SessionError: when the headers were sent already, so that the client cannot get the new cookie.
+        :raises SessionNotSaved: when the session stays under the old id.
+        :raises SessionStoreError: when nobody knows yet. The response will be a 503 with the new cookie.
         """
         await self._session_opened().rotate()
 
     async def destroy_session(self) -> None:
         """Ends the session, in the store and in the browser; ``self.session`` is then a new, empty one.
 
-        If the request carries the cookies of several, as of different domains or paths, all of them end.
+        If the request carries the cookies of several sessions, of different domains or paths, all of them end.
 
         :raises SessionStoreError: when the store fails.
         """
         await self._session_opened().destroy()
 
     def on_session_change(self) -> Awaitable[None] | None:
-        """Is called after another request has changed the session; ``self.session`` shows it already.
+        """Called after another request has changed the session; ``self.session`` has the new content already.
 
-        What this handler has changed itself does not come back to it. It may be a coroutine. Override it in the handler
-        of a WebSocket, or of another request that lasts, with ``session_live = True``.
+        This handler's own changes do not cause a call. Override it, as a method or a coroutine, in the handler of a
+        WebSocket, or in another one that lives long and has ``session_live = True``.
         """
         return None
 
     def on_session_end(self, reason: str) -> Awaitable[None] | None:
-        """Is called when the session has ended, by another request or by itself. It may be a coroutine.
+        """Called when another request has ended the session, or when it has expired. It may be a coroutine.
 
-        By default, a WebSocket is closed with code 1008, as whoever has opened it is not there any more; other requests
-        go on. ``self.session`` is empty and nobody's, and what is changed in it is dropped.
+        By default, it closes a WebSocket with code 1008, as the user may not be signed in any more; other requests go
+        on. ``self.session`` is then empty and nobody's, and changes to it are dropped.
 
         :arg reason: "destroyed", "rotated" (the client has a new session of the same content) or "expired".
         """
@@ -317,6 +326,7 @@ class SessionMixin(_Handler, Generic[SessionT]):
         return self._session_hold(live, self._session_finish_held)
 
     def get_websocket_protocol(self) -> Any:
+        """Called by Tornado when a WebSocket begins. Its handshake waits until earlier changes are saved."""
         # A handshake cannot be held like other responses, as it takes over the connection right after `finish`. So it
         # begins when what was changed before is saved, and a failure can still be a 503.
         protocol = super().get_websocket_protocol()  # type: ignore[misc]  # of WebSocketHandler, the only one to call it

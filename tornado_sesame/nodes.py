@@ -79,9 +79,9 @@ class DictNode(SessionContainer, dict[str, Any]):
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Returns the item, or *default* when there is none.
+        """Returns the item under *key*, or *default* when there is none.
 
-        ``session.times = session.get("times", 0) + 1`` is an atomic increment also when there are no ``times`` yet.
+        ``session.times = session.get("times", 0) + 1`` is an atomic increment even when there are no ``times`` yet.
         """
         return self[key] if key in self else default_of(self, key, default)
 
@@ -159,10 +159,12 @@ class DictNode(SessionContainer, dict[str, Any]):
         _detach(old)
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Returns the item; when there is none, puts *default* there first.
+        """Returns the item under *key*; when there is none, puts *default* there first.
 
         When two requests overlap, ``session.setdefault("cart", []).append(item)`` keeps both items: an empty default
         (0, [] or {}) does not replace what the other request stored.
+
+        :raises SessionDataError: when *default* is put there and cannot be stored.
         """
         if key not in self:
             backing, path, depth, in_list = place_of(self)
@@ -178,7 +180,10 @@ class DictNode(SessionContainer, dict[str, Any]):
         return self[key]
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Like `dict.update`; when one value cannot be stored, none is changed."""
+        """Takes over items from a mapping, from pairs or from keywords (*args* and *kwargs*), as `dict.update` does.
+
+        :raises SessionDataError: when one of them cannot be stored; none is changed then.
+        """
         items = dict(*args, **kwargs)
         _, _, depth, _ = place_of(self)
         for key, value in items.items():
@@ -191,7 +196,10 @@ class DictNode(SessionContainer, dict[str, Any]):
         return self
 
     def pop(self, key: str, *default: Any) -> Any:
-        """Removes the item and returns it; *default*, if it is given, when there is none."""
+        """Removes the item under *key* and returns it. When there is none, it returns *default*, if one is given.
+
+        :raises KeyError: when there is no such item and no *default*.
+        """
         if len(default) > 1:
             raise TypeError(f"pop expected at most 2 arguments, got {1 + len(default)}")
         if not self or (default and key not in self):  # an empty dict does not ask whether a key can be one
@@ -203,7 +211,10 @@ class DictNode(SessionContainer, dict[str, Any]):
         return value
 
     def popitem(self) -> tuple[str, Any]:
-        """Removes the item that was put in last, and returns it."""
+        """Removes the item that was put in last, and returns its key and value.
+
+        :raises KeyError: when there is none.
+        """
         if not self:
             raise KeyError("popitem(): the session or dict is empty")
         # Not by reversed(): it looks again at each place that was freed before, and so takes quadratic time.
@@ -212,7 +223,7 @@ class DictNode(SessionContainer, dict[str, Any]):
         return key, self.pop(key)
 
     def clear(self) -> None:
-        """Removes everything."""
+        """Removes all items."""
         self._replace({})
 
     def _replace(self, data: dict[str, Any]) -> None:
@@ -307,9 +318,10 @@ class SessionDict(DictNode):
     """A dict in a session. Its items are attributes, too: ``session.user.name`` is ``session["user"]["name"]``.
 
     A missing key raises `KeyError`, a missing attribute `AttributeError`. Names that dicts use themselves (``items``,
-    ``get``, ...) and names that start with an underscore are keys only: write ``session["items"]``.
+    ``get``, ...) and names that start with an underscore are keys only: write ``session["items"]``. Assigning a value
+    that cannot be stored raises `SessionDataError` and changes nothing.
 
-    :meth:`copy` returns plain dicts and lists, to keep.
+    `copy` returns plain dicts and lists, which are independent of the session.
     """
 
     __slots__ = ()
@@ -348,11 +360,12 @@ OWN_NAMES = frozenset(dir(SessionDict))
 class SessionList(SessionContainer, list[Any]):
     """A list in a session.
 
-    ``append``, ``extend`` and ``+=`` are saved as appends, which overlapping requests do not take from each other. Any
-    other change saves the list as a whole, since positions mean nothing when somebody else changes it, too.
+    ``append``, ``extend`` and ``+=`` are saved as appends, so overlapping requests keep each other's items. Any other
+    change saves the whole list, since positions mean nothing when somebody else changes it, too. A value that cannot be
+    stored raises `SessionDataError` and changes nothing.
 
-    Functions of C that use a list without its methods, as those of :mod:`heapq` and `operator.concat` do, are not
-    noticed: give them a ``copy()``, and assign what has become of it.
+    Functions written in C may change a list without its methods, as those of :mod:`heapq` and `operator.concat` do, and
+    such a change is not noticed. Give them a ``copy()``, and assign the result.
     """
 
     __slots__ = ("_key", "_parent")

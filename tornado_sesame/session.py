@@ -54,7 +54,7 @@ class SessionRoot(DictNode):
 class Session(SessionDict, SessionRoot):
     """A visitor's data: a `SessionDict` that is saved when it is changed.
 
-    ``await self.session`` loads it, once a request, and returns it. Before that, touching it raises `SessionNotLoaded`.
+    ``await self.session`` loads it, once a request, and returns it. Using it before raises `SessionNotLoaded`.
     """
 
     __slots__ = ()

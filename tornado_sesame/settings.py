@@ -33,30 +33,8 @@ MILLISECOND = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """The settings of a `SessionManager`, which gives them their defaults.
+    """The settings of a `SessionManager`, which says what each means and has their defaults.
 
-    :arg cookie: the cookie's name and attributes.
-    :arg header: where clients without cookies send the secret, such as "X-Session-Token"; None: nowhere. In a request
-        that has this header, even an empty one, it takes the cookie's place: a new secret comes back in the response's
-        header of this name, and an empty one when the session was destroyed.
-    :arg idle_timeout: how long a session lives after its last use.
-    :arg absolute_timeout: how long it lives at most, however much it is used; None for as long as it is used. Nothing
-        but a new session, after `SessionMixin.destroy_session`, begins this time anew.
-    :arg touch_interval: how much of *idle_timeout* must have passed before a use extends the session; so one that is
-        only read is written once in this time.
-    :arg max_per_owner: how many sessions an owner may have; None for any number. When one more gets this owner, those
-        that were saved or extended longest ago end, before the response goes out, and never the new one. When sessions
-        are used while several logins race, one too many may end. When the store cannot list them, the log says so, and
-        the next login enforces the limit.
-    :arg unreadable: what a visitor gets whose session is stored but cannot be read, because something else has written
-        to it: "error", a 503 at each page that uses it, until somebody has mended it; or "new", a new session. What is
-        stored stays as it is, and the log has an ERROR that names its id.
-    :arg wait_for_save: holds each response until the changes its handler made are saved, and answers with a 503 when
-        they cannot be. False sends responses at once and logs failed saves; a client that is faster than the save then
-        finds its session as it was before, and a new one not at all.
-    :arg timeout: seconds after which a store that does not answer counts as failed.
-    :arg max_bytes: the largest that a session may become, as BSON; None for no other limit than the store's. The
-        request that makes it larger gets a `SessionTooLarge`, and what it changed is not saved.
     :raises TypeError, ValueError: for settings that cannot be meant, saying which.
     """
 

@@ -7,19 +7,20 @@ __all__ = ["SessionStats"]
 
 @dataclass(slots=True)
 class SessionStats:
-    """Counts and sums since the manager was made; times are in seconds.
+    """Counts and times since the manager was made. All times are in seconds.
 
-    A call of the store is for any number of sessions, and its time counts for each of them. So ``load_seconds / loads``
-    is how long a request waits for the store on average, once its call has begun.
+    A call of the store is for any number of sessions, and its time counts once for each of them. So
+    ``load_seconds / loads`` is how long a request waits for the store on average, once its call has begun.
 
-    :arg loads: sessions asked of the store.
-    :arg saves: sessions given to the store to save.
-    :arg commands: calls of the store, each for any number of sessions.
-    :arg failures: loads and saves that failed.
-    :arg holds: responses, or parts of them, that waited until their session was saved.
-    :arg load_seconds, save_seconds: how long the store took for all of them.
-    :arg hold_seconds: how long all of the responses waited.
-    :arg longest_load, longest_save, longest_hold: the largest of these.
+    :arg loads: how many sessions the store was asked for.
+    :arg saves: how many sessions the store was given to save.
+    :arg commands: how many calls of the store these were.
+    :arg failures: how many loads and saves failed.
+    :arg holds: how many responses, or parts of one, waited until their session was saved.
+    :arg load_seconds: how long the loads took, all together.
+    :arg save_seconds: how long the saves took, all together.
+    :arg hold_seconds: how long the responses waited, all together.
+    :arg longest_load, longest_save, longest_hold: how long the longest of each took.
     """
 
     loads: int = 0
@@ -35,21 +36,21 @@ class SessionStats:
     longest_hold: float = 0.0
 
     def add_load(self, sessions: int, seconds: float) -> None:
-        """Counts a call that has loaded, or has tried to."""
+        """Counts a call that has loaded, or tried to load, so many *sessions* in so many *seconds*."""
         self.commands += 1
         self.loads += sessions
         self.load_seconds += sessions * seconds
         self.longest_load = max(self.longest_load, seconds)
 
     def add_save(self, sessions: int, seconds: float) -> None:
-        """Counts a call that has saved, or has tried to."""
+        """Counts a call that has saved, or tried to save, so many *sessions* in so many *seconds*."""
         self.commands += 1
         self.saves += sessions
         self.save_seconds += sessions * seconds
         self.longest_save = max(self.longest_save, seconds)
 
     def add_hold(self, seconds: float) -> None:
-        """Counts a response, or a part of one, that was held."""
+        """Counts a response, or a part of one, that was held for so many *seconds*."""
         self.holds += 1
         self.hold_seconds += seconds
         self.longest_hold = max(self.longest_hold, seconds)

@@ -99,17 +99,18 @@ class TypedSessionDict(DictNode):
             city: str = ""
             lines: list[str] = []
 
-    A field that is absent reads as its default, which is stored when it is changed; one of a typed dict, a dict or a
-    list needs none, and is empty then. Numbers that are absent and 0 by default are incremented by ``+=``, and absent
-    lists appended to, as those are that are there: overlapping requests keep both.
+    An absent field reads as its default, which is stored only once it is changed. A typed dict, a dict or a list needs
+    no default and is then empty. With the default 0, ``+=`` on an absent number is an increment; with an empty default,
+    ``append`` to an absent list is an append. So when requests overlap, nothing is lost.
 
-    Only declared fields are attributes. All items, of whatever name, are there as those of a dict: ``address["zip"]``.
-    What is stored is what has been assigned; `len`, iteration, ``in`` and ``copy()`` know nothing of defaults.
+    Only declared fields are attributes. Items may have any name, as in any dict: ``address["zip"]``. Only what has been
+    assigned is stored, and `len`, iteration, ``in`` and ``copy()`` know nothing of defaults.
 
-    ``Address(city="Berlin")`` makes one that is in no session, to be put into one; as any value, it is copied then.
-    What may be left out there needs a default, at least for type checkers.
+    ``Address(city="Berlin")`` makes one outside of any session. Like any value, it is copied when it is assigned. To
+    type checkers, fields without a default are required; at run time, those that can be None or empty are not.
 
-    :raises TypeError: when a class is made of which a field cannot be: naming the class and the field.
+    :raises TypeError: when a class declares a field that cannot be, naming both; and when one is made with a field that
+        is not declared, or without one that is required.
     """
 
     __slots__ = ()
@@ -185,15 +186,13 @@ class TypedSessionDict(DictNode):
 
 
 class TypedSession(TypedSessionDict, SessionRoot):
-    """A visitor's data whose fields are declared; see `TypedSessionDict`. ``SessionMixin[Visit]`` gives a handler one.
+    """A visitor's data with declared fields; see `TypedSessionDict`. ``SessionMixin[Visit]`` gives a handler one::
 
-    .. code-block:: python
-
-        class Visit(TypedSession):
-            times: int = 0
-            cart: list[str] = []
-            address: Address
-            since: datetime | None = None
+    class Visit(TypedSession):
+        times: int = 0
+        cart: list[str] = []
+        address: Address
+        since: datetime | None = None
     """
 
     __slots__ = ()

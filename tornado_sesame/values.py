@@ -70,7 +70,7 @@ CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
     uuid_representation=UuidRepresentation.STANDARD,
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
-"""BSON as sessions have it, in every store: aware UTC datetimes, native UUIDs.
+"""How every store reads and writes BSON, for `bson.encode` and `bson.decode`: aware UTC datetimes, native UUIDs.
 
 A date beyond the years 1 to 9999, which a database may hold but Python cannot express, is a `~bson.DatetimeMS`.
 """

@@ -14,15 +14,15 @@ TIMEOUT = 60.0  # seconds that a store has for so many sessions
 
 
 async def copy_sessions(source: SessionStore, target: SessionStore) -> int:
-    """Copies all sessions from one store to another; everybody stays logged in, as the cookies still fit.
+    """Copies all sessions from *source* to *target*. The cookies still fit, so nobody is logged out.
 
-    Sessions that *target* has already stay as they are there, so it can be called again after an error. What changes in
-    *source* while it runs is missed: call it when no server uses *source*.
+    Sessions that *target* has already stay as they are there, so it can be called again after an error. Changes made in
+    *source* meanwhile may be missed, so call it when no server uses *source*.
 
-    A session that cannot be read is skipped and logged.
+    A session that cannot be read is skipped, with a warning in the log.
 
-    :returns: how many sessions *source* has.
-    :raises Exception: what a store raises, or could not do with one of the sessions.
+    :returns: how many sessions were copied or were in *target* already.
+    :raises Exception: what a store raises, or why one of the sessions could not be stored.
     """
     copied = 0
     records: list[SessionRecord] = []

@@ -30,16 +30,16 @@ SWEEP_INTERVAL = timedelta(seconds=1)
 class MemoryStore(SessionStore):
     """Keeps sessions until the process ends.
 
-    Each process has its own, so the server must be a single one: with two, as of ``server.start(2)``, a visitor's
-    session is there or not, depending on which of them answers him. When a second process uses the store, a warning in
-    the log says so.
+    Each process has its own sessions, so the server must be a single process: with two, as after ``server.start(2)``, a
+    visitor has his session or not, depending on which of them answers. When a second process uses the store, a warning
+    in the log says so.
 
-    When there is no room for a new session, those that have expired are dropped; else the one that was loaded or saved
-    least recently of those without an owner (see `SessionMixin.session_owner`); and only when all have one, that of
-    theirs. So visitors without a cookie, however many, do not sign users out. When the first session is dropped that
-    has not expired, a warning in the log says so.
+    When there is no room for a new session, expired ones are dropped. If there are none, the least recently used one
+    without an owner (see `SessionMixin.session_owner`) is dropped, and one with an owner only when all have one. So
+    visitors without a cookie, however many, do not sign users out. When a session that has not expired is dropped for
+    the first time, a warning in the log says so.
 
-    :arg max_sessions: how many are kept.
+    :arg max_sessions: how many sessions are kept.
     :raises ValueError: when *max_sessions* is less than 1.
     """
 

@@ -149,26 +149,27 @@ class MongoStore(SessionStore):
         {_id: "<sha-256, hex>", data: {...}, owner: "alice", owned: Date,
          created: Date, updated: Date, expires: Date}
 
-    ``owned`` says since when it has its owner. One with an idle timeout of its own has a ``lifetime``, in seconds.
+    ``owned`` says since when the session has its owner. With an idle timeout of its own, it has a ``lifetime``, in
+    seconds.
 
-    It is read with primary read preference, whatever the collection says, because a request must see what the one
-    before it saved. Writes use the collection's write concern; MongoDB's default, "majority", survives the loss of a
-    server. On a replica set the driver repeats failed commands by itself (retryable writes), so that a change of the
-    primary is not even noticed. A standalone server has neither this nor a second copy: what it acknowledged may be
-    lost when its machine dies.
+    Sessions are read from the primary, whatever the collection says, because a request must see what the one before it
+    saved. Writes use the collection's write concern; MongoDB's default, "majority", survives the loss of a server. On a
+    replica set the driver repeats failed commands by itself (retryable writes), so a change of the primary goes
+    unnoticed. A standalone server has neither this nor a second copy, so what it acknowledged may be lost with its
+    machine.
 
     For a minute after a session has ended, ``{_id, data: null, ended: Date, expires: Date}`` is in its place, with
-    ``rotated: true`` if it goes on under another id.
+    ``rotated: true`` if the session goes on under another id.
 
     Keys that MongoDB cannot address (empty ones, and those with a ``.``, a ``$`` at the start or a NUL) are stored
-    percent-encoded; a document that has some says so in ``escaped: true``.
+    percent-encoded, and ``escaped: true`` in the document says so.
 
-    Each command has a comment, such as "tornado-sesame load", by which MongoDB's logs and profiler tell who asks. So
+    Each command has a comment, such as "tornado-sesame load", from which MongoDB's logs and profiler tell who asks. So
     MongoDB has to be 4.4 or newer.
 
     :arg collection: a Motor collection (for Tornado or asyncio) or a PyMongo `AsyncCollection`.
     :arg create_indexes: creates two indexes in the background at first use: the TTL index on ``expires``, by which
-        MongoDB removes expired sessions, and one on ``owner``. What it cannot do is a warning in the log.
+        MongoDB removes expired sessions, and an index on ``owner``. A failure is a warning in the log.
     :raises TypeError: when *collection* is something else, for instance one of a synchronous `pymongo.MongoClient`.
     :raises ValueError: when its write concern is ``w=0``, with which MongoDB does not tell whether it saved anything.
     """

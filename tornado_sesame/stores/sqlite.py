@@ -83,25 +83,25 @@ T = TypeVar("T")
 
 
 class SQLiteStore(SessionStore):
-    """Keeps sessions in one SQLite file, and two more beside it while it is open (``-wal`` and ``-shm``).
+    """Keeps sessions in one SQLite file, with two more beside it while it is open (``-wal`` and ``-shm``).
 
-    What it has saved survives the end of the process, however that comes (``kill -9``, too), and a power cut, as far
-    as the disk keeps what it has confirmed: each save is one transaction and is written through to the disk before
-    it counts (WAL, ``synchronous=FULL``).
+    What it has saved survives any end of the process, even ``kill -9``. It also survives a power cut, if the disk keeps
+    what it has confirmed: each save is one transaction, and is written through to the disk before it counts (WAL,
+    ``synchronous=FULL``).
 
-    Several processes may use the file at once, on one machine; not over a network file system. Change sets are applied
-    inside of a transaction that began by locking the file for other writers, so overlapping requests are exact
-    across processes. Loads wait for nobody. The work is done in two threads, one that writes and one that reads. A
-    process that forks may have used the store before: the fork opens the file for itself.
+    Several processes of one machine may use the file at once, but not over a network file system. A save locks the file
+    for other writers before it reads what it changes, so overlapping requests are exact across processes. Loads wait
+    for nobody. One thread writes and another one reads. A process may fork after it has used the store; the fork opens
+    the file for itself.
 
     A save is one transaction, so it is done or not done. Nobody knows which when the commit itself fails, or lasts
-    until its caller has given up; a transaction whose time is up before is rolled back.
+    longer than its caller waits. A transaction whose time is up before the commit is rolled back.
 
-    Expired sessions are removed a few at a time, with each save. Session data are not encrypted; a new file is readable
-    for its owner only. To move, remove or replace it, end the processes that use it first: until it is back, what they
-    load and save fails rather than being lost.
+    Expired sessions are removed a few at a time, with each save. Session data are not encrypted, but only its owner can
+    read a new file. Stop all processes that use the file before you move, remove or replace it: while it is missing,
+    their loads and saves fail, so that nothing is lost.
 
-    :arg path: of the file. One that does not exist is created; its directory must exist, and be writable, too.
+    :arg path: where the file is. If there is none, it is created; its directory must exist and be writable.
     :raises ValueError: when *path* is a directory, or a file that is not a database of sessions, or one of a later
         version of this package.
     :raises SessionStoreError: when the file cannot be opened for writing or created.

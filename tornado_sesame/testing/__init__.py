@@ -1,7 +1,10 @@
-"""For tests: of stores of your own, and of handlers whose visitors have sessions.
+"""Help for tests of handlers and of stores of your own.
 
-`StoreContract` and the fixtures in ``tornado_sesame.testing.fixtures`` need pytest and pytest-asyncio, which nothing
-else of this package does.
+For handlers, a `Site` runs your application, and a `Visitor` has its cookies; with pytest, the fixture ``sesame_site``
+in ``tornado_sesame.testing.fixtures`` gives one. With Tornado's own test cases, `authenticated_cookie` makes a session,
+and `stored_session`, `edit_session` and `expire_session` look at it, change it and let it expire.
+
+A store of your own passes `StoreContract`. This and the fixtures need pytest and pytest-asyncio, but nothing else does.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -58,7 +58,7 @@ Ops = Mapping[Path, Op]
 
 
 class StoreContract:
-    """The tests that every `SessionStore` passes. Give them yours, in a file that pytest collects::
+    """The tests that every `SessionStore` has to pass. Run them on yours, in a file that pytest collects::
 
         class TestMyStore(StoreContract):
             @pytest.fixture

@@ -20,14 +20,18 @@ __all__ = ["Site", "Visitor"]
 
 
 class Site:
-    """An application that runs on a port of its own, on loopback.
+    """An application that runs on a free port, on loopback.
 
-    :arg application: with the setting ``sessions``.
-    :raises TypeError: when it has none.
+    :arg application: it has the setting ``sessions``.
+    :raises TypeError: when it has no such setting.
 
     .. attribute:: url
 
-       Where it is, without a slash at the end.
+       Where it runs, without a slash at the end.
+
+    .. attribute:: port
+
+       The port that it listens on.
     """
 
     def __init__(self, application: Application) -> None:
@@ -61,11 +65,13 @@ class Site:
 
 
 class Visitor:
-    """Somebody who visits a `Site` and keeps the cookies that he is given. He does not look at their paths and domains.
+    """Somebody who visits a `Site` and keeps the cookies that he is given, whatever their paths and domains.
+
+    :arg site: where he goes; `Site.visitor` makes a visitor.
 
     .. attribute:: cookies
 
-       Their values, by name; to be changed at will.
+       The cookies' values, by name. You may change them.
     """
 
     def __init__(self, site: Site) -> None:
@@ -73,8 +79,10 @@ class Visitor:
         self.cookies: dict[str, str] = {}
 
     async def fetch(self, path: str = "/", *, method: str = "GET", **options: Any) -> HTTPResponse:
-        """Sends a request and returns the response, whatever its status is. Redirects are not followed.
+        """Sends a request and returns the response, whatever its status. Redirects are not followed.
 
+        :arg path: with a slash at the start, and the query, if any.
+        :arg method: of HTTP. POST, PUT and PATCH have an empty ``body`` unless you give another one.
         :arg options: as for `~tornado.httpclient.HTTPRequest`.
         """
         headers = dict(options.pop("headers", {}))
@@ -91,19 +99,22 @@ class Visitor:
         return response
 
     async def sign_in(self, owner: str, data: Mapping[str, Any] = {}) -> None:
-        """Gives him a session that belongs to *owner*, as after a login. What he had before is left behind."""
+        """Gives him a new session that belongs to *owner* and contains *data*, as after a login.
+
+        :raises SessionStoreError: when the store fails.
+        """
         self._keep(await authenticated_cookie(self._site.sessions, data, owner=owner))
 
     async def session(self) -> SessionRecord | None:
-        """Returns what is stored of his session; None when he has none. See `stored_session`."""
+        """Returns his session as it is stored, or None when he has none; see `stored_session`."""
         return await stored_session(self._site.sessions, self._cookie) if self._has_one else None
 
     def edit_session(self) -> "AbstractAsyncContextManager[SessionRoot]":
-        """Gives his session, to be changed; see `edit_session` of this package."""
+        """Reads and changes his session, with ``async with visitor.edit_session() as session``; see `edit_session`."""
         return edit_session(self._site.sessions, self._cookie)
 
     async def expire_session(self) -> None:
-        """Makes his session what it is when he has not used it for too long; see `expire_session` of this package."""
+        """Lets his session expire, as if he had not used it for too long; see `expire_session` of this package."""
         await expire_session(self._site.sessions, self._cookie)
 
     @property

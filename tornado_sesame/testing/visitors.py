@@ -18,15 +18,15 @@ __all__ = ["authenticated_cookie", "edit_session", "expire_session", "stored_ses
 async def authenticated_cookie(
     manager: SessionManager[Any], data: Mapping[str, Any], *, owner: str | None = None
 ) -> str:
-    """Stores a new session and returns the ``Cookie`` header of the browser that has it.
+    """Stores a new session and returns the ``Cookie`` header of a browser that has it.
 
-    With it, a test begins where a login would have ended::
+    With this header, a test begins where a login ends::
 
         cookie = await authenticated_cookie(sessions, {"user": "alice"}, owner="alice")
         response = await http_client.fetch(url, headers={"Cookie": cookie})
 
-    :arg manager: the application's, ``application.settings["sessions"]``.
-    :arg data: what is in the session.
+    :arg manager: the application's manager, ``application.settings["sessions"]``.
+    :arg data: the session's content.
     :arg owner: to whom it belongs, as in `SessionMixin.session_owner`.
     :raises ValueError: when there is neither data nor an owner, since such a session is not stored.
     :raises SessionStoreError: when the store fails.
@@ -44,11 +44,11 @@ async def authenticated_cookie(
 
 
 async def stored_session(manager: SessionManager[Any], cookie: str) -> SessionRecord | None:
-    """Returns what is stored of the session of a visitor with this cookie; None when nothing is, or it has expired.
+    """Returns the session of a visitor as it is stored; None when there is none, or it has expired.
 
-    :arg manager: the application's.
-    :arg cookie: a ``Cookie`` header, as of `authenticated_cookie`, or the ``Set-Cookie`` header of a response.
-    :raises ValueError: when the session's cookie is not in it.
+    :arg manager: the application's manager.
+    :arg cookie: a ``Cookie`` header, as from `authenticated_cookie`, or the ``Set-Cookie`` header of a response.
+    :raises ValueError: when it does not contain the session's cookie.
     :raises SessionStoreError: when the store fails.
     """
     id = _id_in(manager, cookie)
@@ -61,23 +61,23 @@ async def stored_session(manager: SessionManager[Any], cookie: str) -> SessionRe
 
 
 def edit_session(manager: SessionManager[Any], cookie: str) -> "AbstractAsyncContextManager[SessionRoot]":
-    """Gives the session of a visitor with this cookie, to be changed; see `SessionManager.edit`::
+    """Reads and changes the session of a visitor; see `SessionManager.edit`::
 
         async with edit_session(sessions, cookie) as session:
             session.cart = []
 
-    :arg cookie: as for `stored_session`.
-    :raises ValueError: when the session's cookie is not in it.
+    :arg manager, cookie: as for `stored_session`.
+    :raises ValueError: when *cookie* does not contain the session's cookie.
     :raises SessionGone: when there is no such session.
     """
     return manager.edit(_id_in(manager, cookie))
 
 
 async def expire_session(manager: SessionManager[Any], cookie: str) -> None:
-    """Makes the session of a visitor with this cookie what it is when he has not used it for too long.
+    """Lets the session of a visitor expire, as if he had not used it for too long.
 
-    :arg cookie: as for `stored_session`.
-    :raises ValueError: when the session's cookie is not in it.
+    :arg manager, cookie: as for `stored_session`.
+    :raises ValueError: when *cookie* does not contain the session's cookie.
     :raises SessionGone: when there is no such session.
     :raises SessionStoreError: when the store fails.
     """
