@@ -38,8 +38,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("database_kind", kinds)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if os.name == "nt" and item.get_closest_marker("posix"):
+        pytest.skip("Windows has neither signals nor forks")
+
+
 def _without_mongodb(config: pytest.Config) -> int:
-    """Returns how many tests did not run as there is no MongoDB."""
+    """Returns how many tests did not run as there is no MongoDB, unless nobody has asked for it."""
+    if not set(config.getoption("--store") or STORES) & CLIENTS.keys():
+        return 0
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")  # not in the processes that share the tests
     return sum(NO_MONGODB in str(report.longrepr) for report in reporter.stats.get("skipped", [])) if reporter else 0
 
@@ -55,7 +62,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _need_mongod() -> None:
+@pytest.fixture(scope="session")
+def needs_mongod() -> None:
+    """For tests that start a MongoDB: skips them where there is none."""
     if find_mongod() is None:
         pytest.skip(NO_MONGODB)
 
@@ -85,25 +94,23 @@ def _shared_mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
 def mongodb_uri(request: pytest.FixtureRequest, _shared_mongodb: Callable[[], str]) -> str:
     """The URI of a MongoDB that tests share."""
     if "MONGODB_URI" not in os.environ:
-        _need_mongod()
+        request.getfixturevalue("needs_mongod")
     return _shared_mongodb()
 
 
 @pytest.fixture(scope="module")
-def _own_mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+def _own_mongod(needs_mongod: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
     mongod = Mongod(tmp_path_factory.mktemp("own_mongod"))
     yield mongod
     mongod.kill()
 
 
 @pytest.fixture
-def mongod(request: pytest.FixtureRequest) -> Iterator[Mongod]:
+def mongod(_own_mongod: Mongod) -> Iterator[Mongod]:
     """A MongoDB of the test module's own, to kill and to pause; up again for the next test."""
-    _need_mongod()
-    mongod: Mongod = request.getfixturevalue("_own_mongod")
-    yield mongod
-    mongod.resume()
-    mongod.start()
+    yield _own_mongod
+    _own_mongod.resume()
+    _own_mongod.start()
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from demo.words import ago, device
 
 from .mongod import free_port
 
+pytestmark = pytest.mark.posix
+
 ROOT = Path(__file__).parent.parent
 
 

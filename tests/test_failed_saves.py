@@ -183,14 +183,14 @@ async def sites(proxied):
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory):
+def three(needs_mongod, tmp_path_factory):
     servers = ReplicaSet(tmp_path_factory.mktemp("three"))
     yield servers
     servers.kill()
 
 
 @pytest.fixture(scope="module")
-def standalone(tmp_path_factory):
+def standalone(needs_mongod, tmp_path_factory):
     server = Mongod(tmp_path_factory.mktemp("standalone"), None)
     yield server
     server.kill()

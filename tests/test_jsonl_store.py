@@ -1,7 +1,5 @@
 """The README's store of one's own keeps the contract, and what it has written."""
 
-import resource
-
 import pytest
 
 from tornado_sesame import Outcome, SessionNotSaved
@@ -10,6 +8,8 @@ from tornado_sesame.testing import StoreContract
 from tornado_sesame.testing.contract import DATA, data, end, insert, inserted, load, records, save, update
 
 from .jsonl_store import JSONLinesStore
+
+resource = pytest.importorskip("resource", reason="it is written for POSIX")
 
 
 class TestJSONLinesStore(StoreContract):

@@ -56,6 +56,7 @@ async def counted(url):
     return shown
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("way", ["sqlite", "used"])
 async def test_sqlite_works_over_a_fork(way, tmp_path):
     async with forked(way, tmp_path / "sessions.db") as (url, log):
@@ -64,6 +65,7 @@ async def test_sqlite_works_over_a_fork(way, tmp_path):
     assert log == [""] or "[" not in log[0].replace("[I ", ""), log
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("way", ["memory", "workers"])
 async def test_memory_that_is_used_by_a_second_process_warns_once(way, tmp_path):
     async with forked(way, tmp_path) as (url, log):

@@ -5,7 +5,6 @@ import itertools
 import os
 import random
 import re
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -52,10 +51,14 @@ from tornado_sesame.testing.contract import (
 
 from .support import Browser, record_of, serve
 
+resource = pytest.importorskip("resource", reason="Windows has neither limits nor forks nor modes of files")
+
 KILLS = 20
 VISITORS = 16
 
 NOBODY = 65534
+
+NO_UTF_8 = pytest.param("\udcff", marks=pytest.mark.skipif(sys.platform == "darwin", reason="macOS refuses it"))
 
 FORKING = """
 import asyncio, sys
@@ -127,7 +130,7 @@ class TestTheFile:
             assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
             assert connection.execute("PRAGMA user_version").fetchone() == (1,)
 
-    @pytest.mark.parametrize("name", ["a b.db", "a?mode=memory", "#.db", "100%25", "ü", "\udcff", ":memory:"])
+    @pytest.mark.parametrize("name", ["a b.db", "a?mode=memory", "#.db", "100%25", "ü", NO_UTF_8, ":memory:"])
     async def test_it_has_the_name_that_it_was_given(self, tmp_path, name):
         store = SQLiteStore(tmp_path / name)
         await inserted(store)

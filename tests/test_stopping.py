@@ -41,6 +41,7 @@ class Visitor:
             self.counted = 1 if path in ("/start", "/destroy") else self.counted + 1
 
 
+@pytest.mark.posix
 @pytest.mark.stores("memory", "sqlite", "motor_asyncio", "pymongo")
 @pytest.mark.parametrize("waits", [True, False], ids=["waits", "does_not_wait"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from .mongod import NO_MONGODB, find_mongod
 from .torture import torture
 from .torture.history import Event, broken_promises
 
 SECONDS = 15
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("place", ["mongodb", "sqlite"])
-async def test_all_promises_are_kept_under_torture(place, tmp_path, capsys):
-    if place == "mongodb" and find_mongod() is None:
-        pytest.skip(NO_MONGODB)
+async def test_all_promises_are_kept_under_torture(place, tmp_path, capsys, request):
+    if place == "mongodb":
+        request.getfixturevalue("needs_mongod")
     report = await torture(place, SECONDS, tmp_path, print)
     print(report)  # noqa: T201 - is shown when it fails
     assert report.broken == []

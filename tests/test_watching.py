@@ -151,7 +151,7 @@ async def test_who_may_not_follow_asks_once_a_second(kind, mongod, connect, capl
     assert "loaded once a second" in warning.getMessage()
 
 
-async def test_a_standalone_server_is_asked_once_a_second(kind, tmp_path, connect, caplog):
+async def test_a_standalone_server_is_asked_once_a_second(kind, needs_mongod, tmp_path, connect, caplog):
     caplog.set_level(logging.WARNING, "tornado_sesame")
     mongod = Mongod(tmp_path, None)
     try:
@@ -178,7 +178,7 @@ async def test_while_mongodb_is_away_hooks_come_late_and_not_never(kind, mongod,
                 await hears(client, n)
 
 
-async def test_a_failover_loses_nothing(kind, tmp_path, connect):
+async def test_a_failover_loses_nothing(kind, needs_mongod, tmp_path, connect):
     replica_set = ReplicaSet(tmp_path)
     try:
         async with two_of(kind, replica_set.uri, connect) as two:
