@@ -1,4 +1,4 @@
-"""A site that is stopped by a signal, as the README shows it.
+"""A site that is stopped by a signal, in the order that OPERATIONS.md gives.
 
 ``python -m tests.stopping_site KIND URI NAME WAITS`` (the first three are what `open_database` takes; ``memory - -``
 for none) serves it in a process of its own and prints its port.
@@ -6,10 +6,8 @@ for none) serves it in a process of its own and prints its port.
 
 import asyncio
 import random
-import re
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from tornado.log import enable_pretty_logging
@@ -18,8 +16,6 @@ from tornado.web import Application, RequestHandler
 from tornado_sesame import SessionManager, SessionMixin
 
 from .support import open_database
-
-README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 class Handler(SessionMixin, RequestHandler):
@@ -55,10 +51,6 @@ PAGES: list[Any] = [("/start", Start), ("/count", Count), ("/rotate", Rotate), (
 
 
 async def main(kind: str, uri: str, name: str, waits: str, pages: list[Any] = PAGES, /, **settings: Any) -> None:
-    recipe = re.search(r"### Stopping a server.*?```python\n(.*?)```", README, re.DOTALL)
-    assert recipe is not None
-    names = {"asyncio": asyncio}
-    exec(recipe[1], names)
     enable_pretty_logging()
     async with open_database(kind, None if uri == "-" else uri, name) as database:
         sessions = SessionManager(database.new_store(), wait_for_save=waits == "True")
@@ -70,7 +62,10 @@ async def main(kind: str, uri: str, name: str, waits: str, pages: list[Any] = PA
         sys.stdout.write(f"{port}\n")
         sys.stdout.flush()
         await ended.wait()
-        await names["stop"](server, sessions)
+        server.stop()
+        await asyncio.sleep(1)
+        await server.close_all_connections()
+        await sessions.close()
 
 
 if __name__ == "__main__":

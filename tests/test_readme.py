@@ -1,271 +1,281 @@
-"""The README's examples do what it says."""
+"""The programs in README.md and GUIDE.md do what these say; each is run as it would be pasted."""
 
-import ast
-import asyncio
 import http.cookiejar
 import inspect
-import json
 import re
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tornado.httpclient import AsyncHTTPClient
-from tornado.template import Template
-from tornado.web import Application, RequestHandler
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
 
-from tornado_sesame import SessionCookie, SessionManager, SessionMixin
+import tornado_sesame
+from tornado_sesame import SessionCookie, SessionManager, SessionMixin, testing
 
 from .mongod import free_port
-from .support import DATABASE, Browser, Site
+from .support import DATABASE, serve
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / ".github" / "GUIDE.md").read_text()
+RECIPES = (ROOT / "demo" / "recipes" / "README.md").read_text()
+
+BLOCKS = re.findall(r"```python\n(.*?)```", README + GUIDE, re.DOTALL)
+PROGRAMS = {block.split()[1]: block for block in BLOCKS}
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def test_each_block_says_which_file_it_is_and_what_it_goes_on_from():
+    for block in BLOCKS:
+        first = re.match(r"# (\w+\.py)(?: goes on from (\w+\.py))?\n", block)
+        assert first, block
+        imported = {f"{name}.py" for name in re.findall(r"^(?:from|import) (\w+)", block, re.MULTILINE)}
+        assert imported & PROGRAMS.keys() == ({first[2]} if first[2] else set())
+    assert len(PROGRAMS) == len(BLOCKS)
 
 
-PROGRAMS = blocks("python")[:2]
-PROGRAM = PROGRAMS[0]
-STORES = [block for block in blocks("python") if "MongoStore(" in block and "copy_sessions" not in block]
+class Folder:
+    """Where all programs have been pasted, with another port, and with MongoDB where that is."""
+
+    def __init__(self, path, mongodb_uri):
+        self.path = path
+        self.port = free_port()
+        self.url = f"http://localhost:{self.port}"
+        for name, program in PROGRAMS.items():
+            program = program.replace("9090", str(self.port)).replace("mysite", f"{DATABASE}.{path.name}")
+            (path / name).write_text(program.replace("mongodb://localhost:27017", mongodb_uri))
+
+    @contextmanager
+    def running(self, name):
+        with subprocess.Popen([sys.executable, name], cwd=self.path) as process:
+            try:
+                while True:
+                    try:
+                        urllib.request.urlopen(self.url).close()
+                        break
+                    except urllib.error.HTTPError as error:
+                        error.close()
+                        break
+                    except OSError:
+                        assert process.poll() is None
+                        time.sleep(0.01)
+                yield
+            finally:
+                process.kill()
+
+    def output(self, *command):
+        options = {"cwd": self.path, "capture_output": True, "text": True, "timeout": 300}
+        return subprocess.run([sys.executable, *command], check=False, **options).stdout
 
 
-def answers(program, visits, tmp_path):
-    """Runs *program* and returns what a visitor gets."""
-    port = free_port()
-    (tmp_path / "program.py").write_text(program.replace("9090", str(port)))
-    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
-    with subprocess.Popen([sys.executable, tmp_path / "program.py"]) as process:
-        try:
-            for _ in range(1000):
-                try:
-                    first = opener.open(f"http://localhost:{port}/").read().decode()
-                    break
-                except OSError:
-                    assert process.poll() is None
-                    time.sleep(0.01)
-            return first + "".join(opener.open(f"http://localhost:{port}/").read().decode() for _ in range(visits - 1))
-        finally:
-            process.kill()
+@pytest.fixture
+def folder(tmp_path, mongodb_uri):
+    return Folder(tmp_path, mongodb_uri)
 
 
-@pytest.mark.parametrize(
-    ("program", "console"), list(zip(PROGRAMS, blocks("console"), strict=True)), ids=["counter", "typed"]
-)
-def test_a_program_prints_what_curl_shows(program, console, tmp_path):
+class Visitor:
+    """A browser without pictures."""
+
+    def __init__(self, url):
+        self.url = url
+        self.jar = http.cookiejar.CookieJar()
+        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.jar))
+
+    def get(self, path="/"):
+        with self.opener.open(self.url + path) as response:
+            return response.read().decode()
+
+    def post(self, path, **fields):
+        """Sends a form as a page has it, with its token."""
+        page = self.get("/login" if path == "/logout" else path)
+        token = re.search(r'name="_xsrf" value="([^"]+)"', page)
+        if token:
+            fields["_xsrf"] = token[1]
+        with self.opener.open(self.url + path, urllib.parse.urlencode(fields).encode()) as response:
+            return response.read().decode()
+
+    @property
+    def cookie(self):
+        return "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.jar)
+
+
+@contextmanager
+def refused(status):
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        yield
+    refusal.value.close()
+    assert refusal.value.code == status
+
+
+CONSOLES = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize(("name", "console"), list(zip(["counter.py", "shop.py"], CONSOLES, strict=True)))
+def test_a_program_prints_what_curl_shows(folder, name, console):
     shown = [line for line in console.splitlines() if not line.startswith("$")]
-    assert answers(program, len(shown), tmp_path).splitlines() == shown
+    with folder.running(name):
+        visitor = Visitor(folder.url)
+        assert "".join(visitor.get() for _ in shown).splitlines() == shown
 
 
-@pytest.mark.parametrize("example", STORES, ids=["motor", "pymongo"])
-def test_the_stores_are_used_as_shown(example, mongodb_uri, tmp_path):
-    """Each example, put into the first program in the place of its `Application`."""
-    *imports, store, application = example.strip().splitlines()
-    store = store.replace("mongodb://localhost:27017", mongodb_uri).replace("mysite", DATABASE)
-    listening = f"    {store}\n    {application}.listen("
-    program = PROGRAM.replace('    Application([("/", Counter)]).listen(', listening)
-    assert listening in program
-    assert answers("\n".join(imports) + "\n" + program, 2, tmp_path) == "1 times!\n2 times!\n"
+@pytest.mark.parametrize("driver", [1, 2], ids=["pymongo", "motor"])
+def test_in_mongodb_sessions_survive_the_server(folder, driver):
+    """With the driver of one of the columns of the README's table."""
+    file = folder.path / "durable.py"
+    for row in re.findall(r"^\| (?:import|client) \| `(.*?)(?:\(.*)?` \| `(.*?)(?:\(.*)?` \|$", README, re.MULTILINE):
+        file.write_text(file.read_text().replace(row[0], row[driver - 1]))
+    assert ("motor" in file.read_text()) == (driver == 2)
+    visitor = Visitor(folder.url)
+    for times in range(1, 3):
+        with folder.running("durable.py"):
+            assert visitor.get() == f"{times} times!\n"
 
 
-@pytest.mark.parametrize("example", blocks("python"))
-def test_every_example_is_python(example):
-    ast.parse(example)
+def test_signing_in_and_out(folder):
+    with folder.running("login.py"):
+        alice = Visitor(folder.url)
+        assert 'name="password"' in alice.get()  # it was redirected
+        with refused(403):
+            alice.post("/login", name="alice", password="guessed")
+        assert alice.post("/login", name="alice", password="wonderland").startswith("Hello, alice!")
+        stolen = Visitor(folder.url)
+        for cookie in alice.jar:
+            stolen.jar.set_cookie(cookie)
+        assert stolen.get().startswith("Hello, alice!")
+        assert 'name="password"' in alice.post("/logout")
+        assert 'name="password"' in stolen.get()
+
+
+async def test_a_live_page(folder):
+    with folder.running("live.py"):
+        alice = Visitor(folder.url)
+        assert "<script>" not in alice.get()
+        assert "<script>" in alice.post("/login", name="alice", password="wonderland")
+        address = f"ws://localhost:{folder.port}/socket"
+        tabs = [await websocket_connect(HTTPRequest(address, headers={"Cookie": alice.cookie})) for _ in range(2)]
+        assert [await tab.read_message() for tab in tabs] == ["0 clicks", "0 clicks"]
+        await tabs[0].write_message("click")
+        assert [await tab.read_message() for tab in tabs] == ["1 clicks", "1 clicks"]
+        alice.post("/logout")
+        assert [await tab.read_message() for tab in tabs] == [None, None]
+        tabs.append(await websocket_connect(address))
+        assert await tabs[-1].read_message() is None
+        for tab in tabs:
+            tab.close()
+
+
+def test_a_form_of_another_site_is_refused(folder):
+    with folder.running("forms.py"):
+        visitor = Visitor(folder.url)
+        with refused(403):
+            visitor.opener.open(folder.url, b"")
+        visitor.post("/")
+        cookies = {cookie.name: cookie for cookie in visitor.jar}
+        assert cookies.keys() == {"_xsrf", "_session"}
+        assert cookies["_xsrf"].has_nonstandard_attr("HttpOnly")
+        assert cookies["_xsrf"].get_nonstandard_attr("SameSite") == "Lax"
+
+
+def test_a_message_is_shown_once(folder):
+    with folder.running("flash.py"):
+        visitor = Visitor(folder.url)
+        assert "status" not in visitor.get()
+        assert not list(visitor.jar)
+        assert '<p role="status">Saved &lt;Berlin&gt;.</p>' in visitor.post("/", city="<Berlin>")
+        assert "status" not in visitor.get()
+
+
+def test_a_worker_learns_that_a_session_is_gone(folder):
+    assert folder.output("jobs.py") == "The visitor has signed out meanwhile.\n"
+
+
+@pytest.mark.parametrize("name", sorted(name for name in PROGRAMS if name.startswith("test_")))
+def test_tests_pass_as_pasted(folder, name):
+    output = folder.output("-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", name)
+    assert re.search(r"\d+ passed", output), output
+    assert "failed" not in output, output
+
+
+async def test_a_changed_password_signs_out_everywhere_else(folder, monkeypatch):
+    (call,) = re.findall(r"`await (sessions.destroy_all\(user_id, keep=.*?\))`", GUIDE)
+    sign_out = eval(f"lambda self, sessions, user_id: {call}")  # the guide is ours
+    monkeypatch.syspath_prepend(folder.path)
+    login = __import__("login")
+
+    class Password(login.Page):
+        async def post(self):
+            await sign_out(self, self.session_manager, self.current_user)
+
+        def check_xsrf_cookie(self):
+            pass
+
+    sessions = SessionManager()
+    pages = [*login.PAGES, ("/password", Password)]
+    async with serve(pages, sessions=sessions, login_url="/login") as site:
+        here, there = site.browser(), site.browser()
+        for browser in here, there:
+            await browser.post("/login", body="name=alice&password=wonderland")
+        assert (await here.post("/password")).code == 200
+        assert (await here.get("/")).code == 200
+        assert (await there.get("/")).code == 302
 
 
 def test_the_api_tables_say_what_there_is():
-    tables = README.partition("## API")[2]
+    tables = GUIDE.partition("## API")[2]
     members = {name for name in re.findall(r"`(?:await )?self\.(\w+)", tables) if name != "session"}
     assert members <= vars(SessionMixin).keys()
     settings = re.findall(r"^\| `(\w+)=([^`]+)` \|", tables, re.MULTILINE)
     parameters = inspect.signature(SessionManager).parameters
     assert len(settings) == len(parameters) - 1  # the store
     for name, default in settings:
-        assert parameters[name].default == eval(default)  # the README is ours
+        assert parameters[name].default == eval(default, {"timedelta": timedelta, "SessionCookie": SessionCookie})
     attributes = dict(re.findall(r"`(\w+)=([^`]+)`", tables.partition("| the cookie:")[2].partition("\n")[0]))
     assert {name: eval(default) for name, default in attributes.items()} == asdict(SessionCookie())
 
 
-class TestRecipes:
-    """Each recipe is run as it stands in the README, on what the recipes before it defined."""
-
-    RECIPES = README.partition("## Recipes\n")[2].partition("\n## ")[0]
-
-    def run(self, *headings, **names):
-        names |= {"Application": Application, "RequestHandler": RequestHandler, "SessionMixin": SessionMixin}
-        for heading in headings:
-            recipe = self.RECIPES.partition(f"### {heading}\n")[2].partition("\n### ")[0]
-            for block in re.findall(r"```python\n(.*?)```", recipe, re.DOTALL):
-                exec(block, names)  # the README is ours
-        return names
-
-    @pytest.fixture
-    async def visit(self):
-        sites = []
-
-        def visit(application):
-            application.settings.setdefault("sessions", SessionManager())
-            sites.append(Site(application))
-            return sites[-1].browser()
-
-        yield visit
-        for site in sites:
-            await site.close()
-
-    @staticmethod
-    async def check_password(name, password):
-        return name
-
-    async def test_signing_in(self, visit):
-        recipe = self.run("Signing in", check_password=self.check_password)
-        alice = visit(recipe["application"])
-        response = await alice.get("/account")
-        assert (response.code, response.headers["Location"]) == (302, "/login?next=%2Faccount")
-        response = await alice.post("/login", body="name=%3CAlice%3E&password=x")
-        assert (response.code, response.headers["Location"]) == (303, "/account")
-        assert await alice.text("/account") == "Hello, &lt;Alice&gt;!"
-        before = alice.secret
-        await alice.post("/login", body="name=Alice&password=x")
-        assert alice.secret != before
-        kept = dict(alice.cookies)
-        assert (await alice.post("/logout")).headers["Location"] == "/login"
-        assert not alice.cookies
-        alice.cookies = kept
-        assert (await alice.get("/account")).code == 302
-
-    async def test_a_changed_password_signs_out_everywhere_else(self, visit):
-        (call,) = re.findall(r"`await (self.session_manager.destroy_all\(.*?\))`", self.RECIPES)
-        sign_out = eval(f"lambda self, user: {call}")
-        recipe = self.run("Signing in", check_password=self.check_password)
-
-        class Password(recipe["Page"]):
-            async def post(self):
-                await sign_out(self, self.current_user)
-
-        recipe["application"].add_handlers(".*", [("/password", Password)])
-        here = visit(recipe["application"])
-        there = visit(recipe["application"])
-        for browser in here, there:
-            await browser.post("/login", body="name=Alice&password=x")
-        assert (await here.post("/password")).code == 200
-        assert (await here.get("/account")).code == 200
-        assert (await there.get("/account")).code == 302
-
-    async def test_you_will_be_signed_out_in_two_minutes(self, visit):
-        recipe = self.run("You will be signed out in two minutes")
-
-        class Page(SessionMixin, RequestHandler):
-            def get(self):
-                self.session.here = True
-
-        pages = [("/", Page), ("/remaining", recipe["Remaining"])]
-        sessions = SessionManager(idle_timeout=timedelta(seconds=2), touch_interval=timedelta(0))
-        browser = visit(Application(pages, sessions=sessions))
-        assert await browser.text("/remaining") == '{"seconds": null}'
-        await browser.get()
-        for _ in range(4):
-            assert 0 < json.loads(await browser.text("/remaining"))["seconds"] < 2
-            await asyncio.sleep(0.4)
-        await asyncio.sleep(0.5)
-        assert await browser.text("/remaining") == '{"seconds": null}'
-
-    async def test_messages_for_the_next_page(self, visit):
-        recipe = self.run("Messages for the next page")
-        (template,) = re.findall(r"`({% for message.*?{% end %})`", self.RECIPES, re.DOTALL)
-
-        class Form(recipe["Flashing"]):
-            def post(self):
-                self.flash("Saved.")
-                self.flash("<Nearly.>")
-
-            def get(self):
-                self.write(Template(template).generate(handler=self))
-
-        browser = visit(Application([("/", Form)]))
-        assert await browser.text() == ""
-        assert not browser.cookies
-        await browser.post()
-        assert await browser.text() == '<p role="status">Saved.</p><p role="status">&lt;Nearly.&gt;</p>'
-        assert await browser.text() == ""
-
-    async def test_forms_that_other_sites_cannot_send(self, visit):
-        class Form(SessionMixin, RequestHandler):
-            def get(self):
-                self.write(Template("{% module xsrf_form_html() %}").generate(**self.get_template_namespace()))
-
-            def post(self):
-                self.session.sent = True
-
-        recipe = self.run("Forms that other sites cannot send", pages=[("/", Form)])
-        browser = visit(recipe["application"])
-        page = await browser.get()
-        assert "; HttpOnly" in page.headers["Set-Cookie"]
-        assert "SameSite=Lax" in page.headers["Set-Cookie"]
-        assert (await browser.post()).code == 403
-        assert "_session" not in browser.cookies
-        token = re.search(r'value="(.*)"', page.body.decode())[1]
-        assert (await browser.post(body=f"_xsrf={token.replace('|', '%7C')}")).code == 200
-        assert "_session" in browser.cookies
-
-    def test_tests_of_your_handlers(self, tmp_path):
-        """They pass as pasted, below the recipe that they are about."""
-        signing_in, yours = (
-            re.split(r"\n###? ", README.partition(f"### {heading}\n")[2])[0]
-            for heading in ("Signing in", "Tests of your handlers")
-        )
-        program = [
-            "from tornado.web import Application, RequestHandler",
-            "from tornado_sesame import SessionManager, SessionMixin",
-            *re.findall(r"```python\n(.*?)```", signing_in, re.DOTALL),
-            'application.settings["sessions"] = SessionManager()',
-            *re.findall(r"```python\n(.*?)```", yours, re.DOTALL),
-        ]
-        (tmp_path / "test_it.py").write_text("\n".join(program))
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", tmp_path]
-        output = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100, check=False).stdout
-        assert "2 passed" in output, output
-
-    async def test_behind_a_proxy_that_ends_tls(self):
-        port = free_port()
-        names = {"Application": Application, "pages": [("/", Protocol)]}
-        recipe = re.search(r"### Behind a proxy.*?```python\n(.*?)```", self.RECIPES, re.DOTALL)[1]
-        exec(recipe.replace("8080", str(port)), names)
-        client = AsyncHTTPClient(force_instance=True)
-        try:
-            browser = Browser(f"http://127.0.0.1:{port}", client)
-            for headers, seen in (
-                ({}, "http 127.0.0.1"),
-                ({"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}, "https 192.0.2.7"),
-                ({"X-Scheme": "https", "X-Real-Ip": "192.0.2.8"}, "https 192.0.2.8"),
-            ):
-                response = await browser.get(headers=headers)
-                assert response.body.decode() == seen
-                browser.cookies.clear()
-                cookie = response.headers["Set-Cookie"]
-                assert cookie.startswith("__Host-session=")
-                assert "; Path=/; Secure; HttpOnly; SameSite=Lax" in cookie
-                assert "Domain" not in cookie
-        finally:
-            client.close()
-            names["server"].stop()
-            await names["server"].close_all_connections()
+def test_the_readme_names_what_there_is():
+    rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", README.partition("## API")[2], re.MULTILINE))
+    names = {row: set(re.findall(r"`(\w+)", cells)) for row, cells in rows.items()}
+    hidden = {"finish", "flush", "send_error", "log_exception", "get_websocket_protocol"}
+    public = {name for name in vars(SessionMixin) if not name.startswith("_")} - hidden
+    assert names["`self` in a handler"] | names["a handler's class"] == public
+    assert names["`SessionManager(...)`"] == inspect.signature(SessionManager).parameters.keys()
+    assert names["`sessions`"] <= set(dir(SessionManager))
+    errors = {name for name in tornado_sesame.__all__ if isinstance(getattr(tornado_sesame, name), type)}
+    errors = {name for name in errors if issubclass(getattr(tornado_sesame, name), Exception)}
+    assert names["errors"] | {"SessionNotWatchable"} == errors
+    assert names["stores"] <= set(tornado_sesame.__all__)
+    assert names["`tornado_sesame.testing`"] - {"sesame_site"} == set(testing.__all__)
 
 
-class Protocol(SessionMixin, RequestHandler):
-    def get(self):
-        self.session.here = True
-        self.write(f"{self.request.protocol} {self.request.remote_ip}")
+@pytest.mark.parametrize(
+    "document",
+    [*ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md"), ROOT / "demo" / "recipes" / "README.md"],
+    ids=lambda path: path.name if path.parent == ROOT else f"{path.parent.name}/{path.name}",
+)
+def test_links_lead_somewhere(document):
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"(?<!\w)\[[^]]+\]\(([^)]+)\)", text):
+        if re.match(r"https?://|mailto:", link):
+            continue
+        path, _, heading = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w\- ]", "", found.lower()).replace(" ", "-") for found in headings}, link
 
 
-def test_each_program_to_copy_from_is_listed_runs_as_it_says_and_has_tests():
-    listed = re.findall(r"^\| \[(\w+)\.py\]\(demo/recipes/\1\.py\)", README, re.MULTILINE)
+def test_each_recipe_is_listed_runs_as_it_says_and_has_tests():
+    listed = re.findall(r"^\| \[(\w+)\.py\]\(\1\.py\)", RECIPES, re.MULTILINE)
     there = sorted(path.stem for path in (ROOT / "demo" / "recipes").glob("*.py") if path.stem != "__init__")
     assert sorted(listed) == there
     for name in there:

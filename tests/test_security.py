@@ -14,10 +14,11 @@ from urllib.parse import urlencode
 import pytest
 from tornado.web import RequestHandler
 
-from tornado_sesame import SessionManager, SessionMixin, SessionStoreError
+from tornado_sesame import SessionCookie, SessionManager, SessionMixin, SessionStoreError
 from tornado_sesame.cookie import Secret
 
 from .fuzz import Fuzz
+from .support import serve
 
 ROOT = Path(__file__).parent.parent
 CHECKLIST = (ROOT / ".github" / "SECURITY.md").read_text()
@@ -324,6 +325,32 @@ def names_of_tests(path):
 
 
 ROWS = re.findall(r"^\| (\d+\.\d+\.\d+) \|(.*)\|(.*)\|(.*)\|$", CHECKLIST, re.MULTILINE)
+
+
+class Protocol(SessionMixin, RequestHandler):
+    def get(self):
+        self.session.here = True
+        self.write(f"{self.request.protocol} {self.request.remote_ip}")
+
+
+class TestBehindAProxy:
+    @pytest.mark.parametrize(
+        ("headers", "seen"),
+        [
+            ({}, "http 127.0.0.1"),
+            ({"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}, "https 192.0.2.7"),
+            ({"X-Scheme": "https", "X-Real-Ip": "192.0.2.8"}, "https 192.0.2.8"),
+        ],
+    )
+    async def test_the_cookie_is_secure_and_its_hosts_alone_whatever_the_proxy_says(self, headers, seen):
+        sessions = SessionManager(cookie=SessionCookie(name="__Host-session", secure=True))
+        async with serve([("/", Protocol)], sessions=sessions) as site:
+            response = await site.browser().get(headers=headers)
+        assert response.body.decode() == seen
+        cookie = response.headers["Set-Cookie"]
+        assert cookie.startswith("__Host-session=")
+        assert "; Path=/; Secure; HttpOnly; SameSite=Lax" in cookie
+        assert "Domain" not in cookie
 
 
 class TestChecklist:
