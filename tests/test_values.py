@@ -31,7 +31,7 @@ from bson import (
 from bson.raw_bson import RawBSONDocument
 
 from tornado_sesame import SessionDataError, SessionError
-from tornado_sesame.values import CODEC_OPTIONS, NAIVE_OPTIONS, bson_size, identical, made_aware
+from tornado_sesame.values import CODEC_OPTIONS, bson_size, identical
 
 from .local import Local
 
@@ -390,32 +390,3 @@ def test_scalars_are_identical_when_mongodb_would_say_so():
 )
 def test_the_size_is_that_of_the_bson_that_is_stored(data, stored):
     assert bson_size(data) == len(encode(stored))
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        *(
-            MOMENT,
-            [MOMENT],
-            [[{"at": MOMENT}], 1],
-            {"at": MOMENT, "in": {"at": [MOMENT]}, "n": 1},
-            {},
-            [],
-            None,
-            1,
-            "x",
-        ),
-        *(
-            DBRef("users", MOMENT),
-            DBRef("users", 1, at=MOMENT, l=[{"at": MOMENT}]),
-            Code("x", {"at": MOMENT}),
-            Code("x"),
-        ),
-        *(datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999000, UTC), SON(at=MOMENT)),
-    ],
-    ids=repr,
-)
-def test_datetimes_are_made_aware_as_the_decoder_would(value):
-    raw = encode({"value": value}, codec_options=CODEC_OPTIONS)
-    assert exact(made_aware(decode(raw, NAIVE_OPTIONS))) == exact(decode(raw, CODEC_OPTIONS))

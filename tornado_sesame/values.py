@@ -37,16 +37,13 @@ __all__ = [
     "CODEC_OPTIONS",
     "MAX_DEPTH",
     "MISSING",
-    "NAIVE_OPTIONS",
     "UNENCODABLE",
     "Path",
     "SessionContainer",
     "bson_size",
     "check_owner",
     "identical",
-    "in_utc",
     "is_same",
-    "made_aware",
     "normalized",
     "normalized_key",
     "plain",
@@ -74,9 +71,6 @@ CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
 
 A date beyond the years 1 to 9999, which a database may hold but Python cannot express, is a `~bson.DatetimeMS`.
 """
-
-NAIVE_OPTIONS = CODEC_OPTIONS.with_options(tz_aware=False, tzinfo=None)
-"""The same with naive datetimes; see `made_aware`."""
 
 
 UNENCODABLE = (InvalidDocument, InvalidStringData, OverflowError, RecursionError, UnicodeEncodeError)
@@ -170,9 +164,9 @@ def plain(value: Any) -> Any:
     if kind in _IMMUTABLE:
         return value
     if kind is dict:
-        return {key: plain(item) for key, item in value.items()}
+        return {key: item if type(item) in _IMMUTABLE else plain(item) for key, item in value.items()}
     if kind is list:
-        return [plain(item) for item in value]
+        return [item if type(item) in _IMMUTABLE else plain(item) for item in value]
     if kind is Code and value.scope is not None:
         return Code(str(value), plain(value.scope))
     if kind is DBRef:
@@ -191,33 +185,6 @@ def check_owner(owner: str) -> None:
     if not owner:
         raise ValueError("owner must not be empty")
     normalized(owner)
-
-
-def in_utc(moment: datetime) -> datetime:
-    """Returns a naive datetime, which is in UTC, as an aware one."""
-    return datetime.combine(moment.date(), moment.time(), UTC)
-
-
-def made_aware(value: Any) -> Any:
-    """Returns *value*, as decoded with `NAIVE_OPTIONS`, with the datetimes in it as `CODEC_OPTIONS` would have them.
-
-    The decoder takes longer for one aware datetime than for a small session, and each record has three beside its data.
-    Dicts and lists are changed in place.
-    """
-    kind = type(value)
-    if kind is dict:
-        for key, item in value.items():
-            if type(item) in _DATED:
-                value[key] = made_aware(item)
-    elif kind is list:
-        for position, item in enumerate(value):
-            if type(item) in _DATED:
-                value[position] = made_aware(item)
-    elif kind is datetime:
-        return in_utc(value)
-    elif kind in _DATED:
-        return decode(_encoded(value), CODEC_OPTIONS)[""]
-    return value
 
 
 def bson_size(data: dict[str, Any]) -> int:
@@ -250,7 +217,6 @@ def is_same(one: Any, other: Any) -> bool:
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes, datetime, Int64, ObjectId, UUID, Decimal128})
 _KEPT = frozenset({type(None), bool, float, bytes, ObjectId, UUID, Decimal128})  # nothing to check or to change
 _EXACT = frozenset({bool, int, str, bytes, ObjectId})  # == says it all
-_DATED = frozenset({dict, list, datetime, Code, DBRef})  # what is or may contain a datetime
 _BSON_TYPES = (Binary, Code, DatetimeMS, DBRef, MaxKey, MinKey, ObjectId, Regex, Timestamp, UUID)
 
 

@@ -21,7 +21,7 @@ import textwrap
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pymongo
@@ -50,7 +50,7 @@ from pymongo.errors import (
 from ..changes import Create, Inc, Push, Set, Unset
 from ..errors import SessionNotSaved, SessionRecordError, SessionStoreError
 from ..settings import checked_lifetime
-from ..values import NAIVE_OPTIONS, UNENCODABLE, Path, in_utc, made_aware
+from ..values import CODEC_OPTIONS, UNENCODABLE, Path
 from .base import (
     Conflict,
     Outcome,
@@ -124,7 +124,7 @@ INDEXES = (
 )
 
 # With these, the _id of any document can be read, as nothing else in it is decoded with rules that it may break.
-RAW_OPTIONS = NAIVE_OPTIONS.with_options(
+RAW_OPTIONS = CODEC_OPTIONS.with_options(
     document_class=RawBSONDocument,
     unicode_decode_error_handler="replace",
     uuid_representation=UuidRepresentation.UNSPECIFIED,
@@ -190,7 +190,7 @@ class MongoStore(SessionStore):
                 "the write concern of this collection is w=0, with which MongoDB does not say whether a session was "
                 "saved: use collection.with_options(write_concern=WriteConcern('majority'))"
             )
-        self._collection = collection.with_options(codec_options=NAIVE_OPTIONS, read_preference=ReadPreference.PRIMARY)
+        self._collection = collection.with_options(codec_options=CODEC_OPTIONS, read_preference=ReadPreference.PRIMARY)
         self._raw_collection = self._collection.with_options(codec_options=RAW_OPTIONS)
         self._needs_indexes = create_indexes
         self._indexing: asyncio.Task[None] | None = None
@@ -530,15 +530,15 @@ def _stored(document: dict[str, Any]) -> SessionRecord | SessionEnd | SessionRec
     try:
         if "ended" in document:
             reason: Any = "rotated" if document.get("rotated") else "destroyed"
-            return SessionEnd(id, in_utc(document["ended"]), in_utc(document["expires"]), reason)
-        created, updated, expires = document["created"], document["updated"], document["expires"]
+            return SessionEnd(id, _time(document["ended"]), _time(document["expires"]), reason)
+        created, updated, expires = _time(document["created"]), _time(document["updated"]), _time(document["expires"])
         owner = document.get("owner")
         if type(id) is not str or not (owner is None or type(owner) is str):
             raise TypeError("the _id or the owner is no str")
-        times = in_utc(created), in_utc(updated), in_utc(expires)
         seconds, owned = document.get("lifetime"), document.get("owned")
         lifetime = None if seconds is None else _lifetime(seconds)
-        return SessionRecord(id, _data(document), *times, owner, lifetime, owned and in_utc(owned))
+        owned = None if owned is None else _time(owned)
+        return SessionRecord(id, _data(document), created, updated, expires, owner, lifetime, owned)
     except KeyError as error:
         return SessionRecordError(id, f"it has no field {error}")
     except (AttributeError, TypeError, ValueError, OverflowError):
@@ -547,9 +547,15 @@ def _stored(document: dict[str, Any]) -> SessionRecord | SessionEnd | SessionRec
 
 def _stored_raw(document: RawBSONDocument) -> SessionRecord | SessionEnd | SessionRecordError:
     try:
-        return _stored(decode(document.raw, NAIVE_OPTIONS))
+        return _stored(decode(document.raw, CODEC_OPTIONS))
     except _UNREADABLE as error:  # its text may quote what is in the session
         return SessionRecordError(document["_id"], f"it cannot be decoded ({type(error).__name__})")
+
+
+def _time(value: Any) -> datetime:
+    if type(value) is not datetime:  # for instance a `DatetimeMS`, beyond the years of Python
+        raise TypeError("a time is no datetime")
+    return value
 
 
 def _lifetime(seconds: Any) -> timedelta | None:
@@ -559,7 +565,7 @@ def _lifetime(seconds: Any) -> timedelta | None:
 
 
 def _data(document: dict[str, Any]) -> dict[str, Any]:
-    data: dict[str, Any] = made_aware(document["data"])
+    data: dict[str, Any] = document["data"]
     if type(data) is not dict:
         raise TypeError("data is not a document")
     return unescaped(data) if document.get("escaped") else data
@@ -607,11 +613,11 @@ def _size(write: SessionWrite) -> int:
     try:
         match write:
             case SessionInsert(record):
-                return len(encode(_document(record), codec_options=NAIVE_OPTIONS))
+                return len(encode(_document(record), codec_options=CODEC_OPTIONS))
             case SessionUpdate():
-                return len(encode({"q": _filter(write), "u": _update(write)}, codec_options=NAIVE_OPTIONS))
+                return len(encode({"q": _filter(write), "u": _update(write)}, codec_options=CODEC_OPTIONS))
             case SessionEnd():
-                return len(encode(_end_document(write), codec_options=NAIVE_OPTIONS))
+                return len(encode(_end_document(write), codec_options=CODEC_OPTIONS))
     except _UNSENDABLE:
         return 0
 
