@@ -26,6 +26,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--store", action="append", choices=STORES, help="test on these stores only")
+    parser.addoption("--whole-tornado", action="store_true", help="also Tornado's own tests that have no handlers")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
