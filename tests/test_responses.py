@@ -358,8 +358,9 @@ class TestAsInTornado:
             assert len((await site.browser().get()).body) == 20_000_000
         assert caplog.text.count("ValueError: broken") == 1
 
+    @pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"], ids=["unasked", "asked"])
     @pytest.mark.parametrize("base", [(), (SessionMixin,)], ids=["plain", "session"])
-    async def test_a_refused_upload_is_not_delivered(self, gate, base):
+    async def test_a_refused_upload_is_not_delivered_nor_asked_for(self, gate, base, expect):
         received = []
 
         @stream_request_body
@@ -375,7 +376,9 @@ class TestAsInTornado:
 
         async with serve([("/", Refuses)], sessions=SessionManager(gate)) as site:
             reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-            writer.write(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nforbidden")
+            writer.write(f"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n{expect}\r\n".encode())
+            if not expect:
+                writer.write(b"forbidden")
             assert b" 403 " in await reader.readline()
             writer.close()
         assert not received

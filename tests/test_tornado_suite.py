@@ -58,14 +58,6 @@ DIFFERENCES = [
             "web_test.IncorrectContentLengthTest.test_content_length_too_low",
         },
     ),
-    (
-        "a fault: while the response is held, Tornado asks for the upload that prepare() has refused",
-        {"touched", "returning"},
-        {
-            "simple_httpclient_test.SimpleHTTPClientTestCase.test_100_continue_early_response",
-            "simple_httpclient_test.SimpleHTTPSClientTestCase.test_100_continue_early_response",
-        },
-    ),
 ]
 
 # They measure tenths of a second, and fail on a busy machine with and without sessions.

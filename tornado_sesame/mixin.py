@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast, get_args, get_origin
 
+from tornado.concurrent import future_set_result_unless_cancelled
 from tornado.gen import convert_yielded, is_coroutine_function
 from tornado.log import app_log
 from tornado.web import Application, Finish, HTTPError, RequestHandler
@@ -99,6 +100,7 @@ class SessionMixin(_Handler, Generic[SessionT]):
     _session_error: Exception | None = None  # why it could not be opened before prepare()
     _session_holds: "deque[_Hold] | tuple[()]" = ()  # what is to be sent, in order
     _session_context: Context | None = None  # the request's own
+    _session_prepared: "Future[None] | None" = None  # what Tornado's HTTP server waits for, while a response is held
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -562,10 +564,16 @@ class SessionMixin(_Handler, Generic[SessionT]):
     def _session_begin_hold(self) -> None:
         self._finished = self._headers_written = True
         self.data_received = _ignore  # type: ignore[method-assign]
+        if self._prepared_future is not None and not self._prepared_future.done():
+            # Only when the response is sent does Tornado know that it must not ask for the upload (100 Continue).
+            self._session_prepared, self._prepared_future = self._prepared_future, None
 
     def _session_end_hold(self, live: LiveSession) -> None:
         self._finished = False
         self._headers_written = live.headers_out
+        if self._session_prepared is not None:
+            prepared, self._session_prepared = self._session_prepared, None
+            asyncio.get_running_loop().call_soon(future_set_result_unless_cancelled, prepared, None)
 
     def _session_fail(self, error: Exception) -> None:
         """Answers with an error in place of the response that was held, as Tornado does for a handler's exception."""
