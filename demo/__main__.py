@@ -75,7 +75,7 @@ async def serve(options: argparse.Namespace) -> None:
         static_path=HERE / "static",
     )
     server = application.listen(options.port, address="localhost")
-    print(f"Listening on http://localhost:{options.port}, sessions are {where}", flush=True)
+    print(f"Listening on http://localhost:{options.port}. Sessions are {where}.", flush=True)
 
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     for number in signal.SIGINT, signal.SIGTERM:

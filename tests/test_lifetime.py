@@ -296,7 +296,7 @@ async def test_when_nobody_knows_whether_it_was_saved_the_browser_keeps_what_it_
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        (3600, "TypeError: session_lifetime must be a datetime.timedelta or None, not a int"),
+        (3600, "TypeError: session_lifetime must be a datetime.timedelta or None, not int"),
         (timedelta(0), "ValueError: session_lifetime=datetime.timedelta(0): must be at least a second"),
         (timedelta(days=999_999), "must be at least a second and at most 365,000 days"),
     ],

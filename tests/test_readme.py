@@ -19,7 +19,7 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 import tornado_sesame
-from tornado_sesame import SessionCookie, SessionManager, SessionMixin, testing
+from tornado_sesame import SessionCookie, SessionManager, SessionMixin, SQLiteStore, testing
 
 from .mongod import free_port
 from .support import DATABASE, serve
@@ -193,8 +193,16 @@ def test_a_message_is_shown_once(folder):
         assert "status" not in visitor.get()
 
 
-def test_a_worker_learns_that_a_session_is_gone(folder):
-    assert folder.output("jobs.py") == "The visitor has signed out meanwhile.\n"
+async def test_a_worker_finishes_its_job_unless_the_session_is_gone(folder):
+    sessions = SessionManager(SQLiteStore(folder.path / "sessions.db"))
+    await testing.authenticated_cookie(sessions, {"job": {"number": 1}})
+    (record,) = [record async for record in sessions.records()]
+    assert folder.output("jobs.py", record.id) == ""
+    (record,) = [record async for record in sessions.records()]
+    assert record.data == {"job": {"number": 1, "state": "done"}}
+    await sessions.destroy(record.id)
+    assert folder.output("jobs.py", record.id) == "The visitor has signed out meanwhile.\n"
+    await sessions.close()
 
 
 @pytest.mark.parametrize("name", sorted(name for name in PROGRAMS if name.startswith("test_")))

@@ -607,7 +607,7 @@ class TestOwners:
 
         response = await (await site([("/", Wrong)])).browser().get()
         assert response.code == 500
-        assert "owner must be a str such as a user's id, not a int" in caplog.text
+        assert "owner must be a str such as a user's id, not int" in caplog.text
 
 
 async def test_a_session_that_becomes_too_large_is_an_error_of_its_request_alone(site, database, caplog):

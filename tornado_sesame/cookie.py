@@ -66,7 +66,7 @@ def check_header(name: object) -> None:
     :raises TypeError, ValueError: when it cannot.
     """
     if not isinstance(name, str):
-        raise TypeError(f"header must be a str such as 'X-Session-Token', or None, not a {type(name).__name__}")
+        raise TypeError(f"header must be a str such as 'X-Session-Token', or None, not {type(name).__name__}")
     if not re.fullmatch(_TOKEN, name) or name.lower() in {"authorization", "cookie", "set-cookie"}:
         raise ValueError(f"header={name!r}: must be a header of your own such as 'X-Session-Token'")
 
@@ -117,7 +117,7 @@ class SessionCookie:
             raise ValueError(f"cookie samesite={self.samesite!r}: must be 'Lax', 'Strict', 'None' or None")
         if self.max_age is not None:
             if not isinstance(self.max_age, timedelta):
-                raise TypeError(f"cookie max_age must be a datetime.timedelta, not a {type(self.max_age).__name__}")
+                raise TypeError(f"cookie max_age must be a datetime.timedelta, not {type(self.max_age).__name__}")
             if not timedelta(seconds=1) <= self.max_age <= LONGEST_MAX_AGE:
                 raise ValueError(
                     f"cookie max_age={self.max_age!r}: must be at least a second and at most "

@@ -76,9 +76,7 @@ class SessionManager(Generic[SessionT]):
         if store is None:
             store = MemoryStore()
         if not isinstance(store, SessionStore):
-            raise TypeError(
-                f"store must be a SessionStore such as MongoStore(collection), not a {type(store).__name__}"
-            )
+            raise TypeError(f"store must be a SessionStore such as MongoStore(collection), not {type(store).__name__}")
         if touch_interval is None and isinstance(idle_timeout, timedelta):
             touch_interval = idle_timeout / 20
         self.settings = SessionSettings(
@@ -235,4 +233,4 @@ class SessionManager(Generic[SessionT]):
 
 def _check_session_id(session_id: object) -> None:
     if not isinstance(session_id, str):
-        raise TypeError(f"session_id must be a str, not a {type(session_id).__name__}")
+        raise TypeError(f"session_id must be a str, not {type(session_id).__name__}")

@@ -669,7 +669,7 @@ def _manager_of(application: Application) -> SessionManager[Any]:
         manager = settings["sessions"] = SessionManager()
     if not isinstance(manager, SessionManager):
         raise TypeError(
-            f"the application setting `sessions` must be a SessionManager, not a {type(manager).__name__}: "
+            f"the application setting `sessions` must be a SessionManager, not {type(manager).__name__}: "
             "use Application(..., sessions=SessionManager(store))"
         )
     return manager

@@ -52,7 +52,7 @@ class SessionSettings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.cookie, SessionCookie):
-            raise TypeError(f"cookie must be a SessionCookie, not a {type(self.cookie).__name__}")
+            raise TypeError(f"cookie must be a SessionCookie, not {type(self.cookie).__name__}")
         if self.header is not None:
             check_header(self.header)
         for name in ("idle_timeout", "absolute_timeout", "touch_interval"):
@@ -60,20 +60,20 @@ class SessionSettings:
             if value is None and name == "absolute_timeout":
                 continue
             if not isinstance(value, timedelta):
-                raise TypeError(f"{name} must be a datetime.timedelta, not a {type(value).__name__}")
+                raise TypeError(f"{name} must be a datetime.timedelta, not {type(value).__name__}")
             if name != "touch_interval" and not SHORTEST <= value <= LONGEST:
                 raise ValueError(f"{name}={value!r}: must be at least a second and at most {LONGEST.days:,} days")
         if not timedelta(0) <= self.touch_interval < self.idle_timeout:
             raise ValueError(f"touch_interval={self.touch_interval!r}: must be shorter than idle_timeout")
         if self.max_per_owner is not None:
             if isinstance(self.max_per_owner, bool) or not isinstance(self.max_per_owner, int):
-                raise TypeError(f"max_per_owner must be an int or None, not a {type(self.max_per_owner).__name__}")
+                raise TypeError(f"max_per_owner must be an int or None, not {type(self.max_per_owner).__name__}")
             if self.max_per_owner < 1:
                 raise ValueError(f"max_per_owner={self.max_per_owner!r}: must be at least 1, or None for any number")
         if self.unreadable not in ("error", "new"):
             raise ValueError(f"unreadable={self.unreadable!r}: must be 'error' or 'new'")
         if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float):
-            raise TypeError(f"timeout must be a number of seconds, not a {type(self.timeout).__name__}")
+            raise TypeError(f"timeout must be a number of seconds, not {type(self.timeout).__name__}")
         if not 0 < self.timeout <= LONGEST.total_seconds():
             raise ValueError(f"timeout={self.timeout!r}: must be a positive number of seconds")
         if self.max_bytes is not None and not self.max_bytes > 0:
@@ -136,7 +136,7 @@ def checked_lifetime(lifetime: object) -> timedelta | None:
     if lifetime is None:
         return None
     if not isinstance(lifetime, timedelta):
-        raise TypeError(f"session_lifetime must be a datetime.timedelta or None, not a {type(lifetime).__name__}")
+        raise TypeError(f"session_lifetime must be a datetime.timedelta or None, not {type(lifetime).__name__}")
     if not SHORTEST <= lifetime <= LONGEST:
         raise ValueError(f"session_lifetime={lifetime!r}: must be at least a second and at most {LONGEST.days:,} days")
     return lifetime // MILLISECOND * MILLISECOND

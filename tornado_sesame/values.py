@@ -181,7 +181,7 @@ def check_owner(owner: str) -> None:
     :raises TypeError, ValueError: when it is not a str, is empty, or cannot be encoded as UTF-8.
     """
     if not isinstance(owner, str):
-        raise TypeError(f"owner must be a str such as a user's id, not a {type(owner).__name__}")
+        raise TypeError(f"owner must be a str such as a user's id, not {type(owner).__name__}")
     if not owner:
         raise ValueError("owner must not be empty")
     normalized(owner)

@@ -183,7 +183,7 @@ class MongoStore(SessionStore):
         if not isinstance(collection, _ASYNCHRONOUS):
             raise TypeError(
                 "MongoStore needs a collection of Motor or of PyMongo's AsyncMongoClient, "
-                f"such as client.mydatabase.sessions, not a {type(collection).__name__}"
+                f"such as client.mydatabase.sessions, not {type(collection).__name__}"
             )
         if not collection.write_concern.acknowledged:
             raise ValueError(
