@@ -514,3 +514,11 @@ def test_replacing_the_whole_content():
     assert not session
     content.replace({"z": 1})
     assert session == {"z": 1}
+
+
+def test_a_missing_attribute_is_an_error_that_says_how_to_read_what_may_be_absent():
+    with pytest.raises(AttributeError) as error:
+        opened({}).session.user  # noqa: B018
+    assert str(error.value) == (
+        "Session has no attribute or key 'user': where it may be absent, use get('user') or setdefault('user', ...)"
+    )

@@ -333,7 +333,10 @@ class SessionDict(DictNode):
                 return self[name]
             except KeyError:
                 pass
-        raise AttributeError(f"{type(self).__name__} has no attribute or key {quoted(name)}")
+        raise AttributeError(
+            f"{type(self).__name__} has no attribute or key {quoted(name)}: "
+            f"where it may be absent, use get({quoted(name)}) or setdefault({quoted(name)}, ...)"
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[self._key_of(name)] = value
