@@ -55,7 +55,7 @@ def chart(medians: Mapping[tuple[str, int], Mapping[str, Result]], path: Path) -
     largest: dict[str, int] = {}
     for page, connections in medians:
         largest[page] = max(connections, largest.get(page, 0))
-    pyplot.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "sesame", "font.sans-serif": ["sans-serif"]})
+    pyplot.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "sesame"})
     pyplot.rcParams.update(dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), TEXT))
     figure, axes = pyplot.subplots(1, len(largest), figsize=(4.5 * len(largest), 3.4), sharey=True, squeeze=False)
     for axis, (page, connections) in zip(axes[0], largest.items(), strict=True):
