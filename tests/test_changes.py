@@ -69,6 +69,7 @@ TABLE = [
     ("del s.d; s.d = {'n': 1}", {"d": Set({"n": 1})}),
     ("s.d = 1; del s.d", {"d": Unset()}),
     ("s.clear(); s.x = 1; s.x += 1", {"": Set({"x": 2})}),
+    ("s.clear(); s.x = 1; del s.x", {"": Set({})}),
     # Adding to a number that was read from the same field
     ("s.n += 1", {"n": Inc(1)}),
     ("s.n -= 2", {"n": Inc(-2)}),
@@ -92,9 +93,11 @@ TABLE = [
     ("s.f += 0.1; s.f += 0.2", {"f": Inc(0.1 + 0.2)}),
     ("s.f += 1e300", {"f": Inc(1e300)}),
     ("s.f += float('inf')", {"f": Inc(math.inf)}),
+    ("old = s.f; s.f += 5; s.f = old - 0.5 + 1e-17", {"f": Inc(-0.5)}),
     # ... or to the default of one that is not there
     ("s.x = s.get('x', 0) + 1", {"x": Inc(1)}),
     ("s.x = s.get('x', 0) - 1", {"x": Inc(-1)}),
+    ("s.x = s.get('x', 0) + (2**63 - 1)", {"x": Inc(2**63 - 1)}),
     ("s.x = s.get('x', 0) + 0.5", {"x": Inc(0.5)}),
     ("s.x = s.get('x', 0.0) + 0.5", {"x": Inc(0.5)}),
     ("s.x = s.get('x', 0.0) + 1", {"x": Inc(1.0)}),
@@ -149,6 +152,7 @@ TABLE = [
     ("s.d.d.l *= 2", {"d.d.l": Set([])}),
     ("s.d.d.l = [1]", {"d.d.l": Set([1])}),
     ("s.x = [1]; s.x.append(2)", {"x": Set([1, 2])}),
+    ("s.x = {'l': [1]}; s.x.l.insert(0, 0)", {"x": Set({"l": [0, 1]})}),
     # Any change inside a list
     ("s.l[1].x = 2", {"l": Set([1, {"n": 1, "x": 2}, [2]])}),
     ("s.l[1].n += 1", {"l": Set([1, {"n": 2}, [2]])}),
@@ -230,6 +234,7 @@ def test_every_row_is_another():
 def test_mutations_become_operations(statements, expected):
     content = Local(plain(START))
     mutate(content.session, statements)
+    assert bool(content.changes) == bool(expected)
     changes = content.take_changes()
     ops = {tuple(path.split(".")) if path else (): op for path, op in expected.items()}
     assert exact(dict(changes.ops)) == exact(ops)
@@ -343,6 +348,7 @@ def test_what_was_not_saved_is_pending_together_with_what_came_later(before, aft
     content.take_changes()
     mutate(content.session, after)
     content.changes.restore()
+    assert bool(content.changes) == bool(expected)
     ops = {".".join(path): op for path, op in content.take_changes().ops.items()}
     assert ops == expected
 
@@ -383,6 +389,7 @@ def test_an_owner_is_a_change_like_any_other():
         (0.7, (3, 0.1), 3.8000000000000003, Inc(3.1), 3.8),
         (0.2, (0.7, 0.1), 0.9999999999999999, Inc(0.7 + 0.1), 1.0),
         (1.1, (1.1, 3), 5.2, Inc(4.1), 5.199999999999999),
+        (0.1, (6, -7), -0.9000000000000004, Inc(-1), -0.9),
     ],
 )
 def test_a_sum_that_rounds_otherwise_at_once_is_seen_as_the_store_has_it(start, amounts, seen, op, stored):
@@ -394,6 +401,17 @@ def test_a_sum_that_rounds_otherwise_at_once_is_seen_as_the_store_has_it(start, 
     assert changes.ops == {("d", "f"): op}
     assert changes.apply({"d": {"f": start}}) == content.session == {"d": {"f": stored}}
     assert not content.take_changes()
+
+
+@pytest.mark.parametrize(("amounts", "op"), [((0.1, 1.3), Inc(1.4)), ((0.2, 0.6), Inc(0.7999999999999998))])
+def test_what_is_added_is_what_comes_to_the_sum_that_was_seen_if_there_is_such_a_number(amounts, op):
+    content = Local({"f": 0.5})
+    for amount in amounts:
+        content.session.f += amount
+    seen = content.session.copy()
+    changes = content.take_changes()
+    assert changes.ops == {("f",): op}
+    assert changes.apply({"f": 0.5}) == content.session == seen
 
 
 @pytest.mark.parametrize(("start", "amount"), [(INT64_MAX, 1), (-INT64_MAX, -2), (0, 2**63), (INT64_MAX - 5, 2**62)])
@@ -516,6 +534,12 @@ def test_removing_what_is_not_there_changes_nothing(data):
     assert not changes.required()
     assert changes.apply(plain(data)) == data
     assert bool(changes.without_removals_from(data)) is (data == {"d": {"d": {}}})
+
+
+def test_only_removals_are_left_out_where_there_is_nothing_to_remove_from():
+    changes = Changes(OPS | {("x", "gone"): Unset()})
+    assert changes.without_removals_from({"d": {}, "e": {}}) == CHANGES
+    assert changes.without_removals_from({"d": {}, "e": {}, "x": {}}) == changes
 
 
 def test_the_dicts_above_a_change_are_required_unless_setdefault_made_them():

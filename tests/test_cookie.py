@@ -149,6 +149,11 @@ def test_other_names_are_free(name):
     assert secrets_in(f"x=1; {name}={SECRET}", name=name) == [SECRET]
 
 
+@pytest.mark.parametrize("max_age", [timedelta(seconds=1), timedelta(days=400), None])
+def test_max_age_may_be_this(max_age):
+    assert SessionCookie(max_age=max_age).max_age == max_age
+
+
 @pytest.mark.parametrize("max_age", [60, 60.0, "1 day", True])
 def test_max_age_is_a_timedelta(max_age):
     with pytest.raises(TypeError, match=r"cookie max_age must be a datetime\.timedelta, not a "):
@@ -158,7 +163,7 @@ def test_max_age_is_a_timedelta(max_age):
 @pytest.mark.parametrize(
     ("path", "inside", "outside"),
     [
-        ("/", ["/", "/a", "//", "/a/b"], []),
+        ("/", ["/", "/a", "//", "/a/b", "*", "http://example.com/a"], []),
         ("/shop", ["/shop", "/shop/", "/shop/a"], ["/", "/sho", "/shops", "/Shop", "/a/shop", ""]),
         ("/shop/", ["/shop/", "/shop/a"], ["/", "/shop", "/shop2"]),
     ],

@@ -1,6 +1,7 @@
 """The settings of a manager, and what its sessions do when they end, move, or cannot be saved."""
 
 import asyncio
+import contextlib
 import logging
 from datetime import UTC, datetime, timedelta
 
@@ -397,6 +398,24 @@ class TestSize:
         live.session.list = ["z"]
         await live.save()
         assert await database.data(secret) == {"n": 1, "list": ["z"]}
+
+    @pytest.mark.parametrize("is_done", [True, False])
+    async def test_what_was_sent_before_counts_once(self, broken, is_done):
+        """Be it done or pending again, when a later save is refused."""
+        broken = SessionManager(broken.store, max_bytes=1000)
+        live, secret = await started(broken, list=[], text="")
+        broken.store.failures = int(not is_done)
+        live.session.n += 1
+        live.session.list.append("x")
+        with contextlib.nullcontext() if is_done else pytest.raises(SessionNotSaved):
+            await live.save()
+        for _ in range(2):
+            live.session.text = "x" * 1000
+            with pytest.raises(SessionTooLarge):
+                await live.save()
+        live.session.text = ""
+        await live.save()
+        assert (await opened(broken, secret)).session == live.session == {"n": 1, "list": ["x"], "text": ""}
 
     async def test_a_new_one_can_be_too_large(self, manager):
         live = manager.open()
