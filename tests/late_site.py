@@ -46,6 +46,12 @@ class Login(Handler):
         self.session.nested = {"seen": 0}
 
 
+class Move(Handler):
+    async def post(self):
+        (await self.session).moved = True
+        await self.rotate_session_id()
+
+
 class Logout(Handler):
     async def post(self):
         await self.destroy_session()
@@ -56,7 +62,10 @@ class Who(Handler):
         self.write(self.session_owner or "")
 
 
-PAGES = [("/visit", Visit), ("/poll", Poll), ("/read", Read), ("/login", Login), ("/logout", Logout), ("/who", Who)]
+PAGES = [
+    *(("/visit", Visit), ("/poll", Poll), ("/read", Read), ("/login", Login), ("/move", Move), ("/logout", Logout)),
+    ("/who", Who),
+]
 
 
 async def main(kind: str, uri: str, name: str, seconds: str) -> None:

@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 from tornado.web import RequestHandler
 
-from tornado_sesame import SessionCookie, SessionMixin
+from tornado_sesame import MemoryStore, SessionCookie, SessionManager, SessionMixin
 from tornado_sesame.cookie import id_of_secret
 from tornado_sesame.settings import now
 
-from .support import eventually
+from .support import eventually, serve
 
 
 class Write(SessionMixin, RequestHandler):
@@ -88,6 +88,29 @@ async def test_a_use_extends_the_session_and_leaves_the_cookie_alone(visit, data
         assert not {"Set-Cookie", "Cache-Control"} & (await browser.get(path)).headers.keys()
     while await lifetime(database, browser) < HOUR.total_seconds() + 60:
         await asyncio.sleep(0.01)
+
+
+async def test_no_response_waits_for_it():
+    class Slow(SessionMixin, RequestHandler):
+        async def get(self):
+            self.write(await self.session)
+            await asyncio.sleep(0.05)  # so that it is under way
+
+    class Gated(MemoryStore):
+        gate = asyncio.Event()
+
+        async def save(self, writes, *, timeout):
+            await self.gate.wait()
+            return await super().save(writes, timeout=timeout)
+
+    store = Gated()
+    store.gate.set()
+    async with serve([*PAGES, ("/slow", Slow)], sessions=SessionManager(store, touch_interval=timedelta(0))) as site:
+        browser = site.browser()
+        await browser.text()
+        store.gate.clear()
+        assert [await browser.text(path) for path in ("/read", "/slow")] == ['{"times": 1}'] * 2
+        store.gate.set()
 
 
 async def test_extending_is_one_write_per_touch_interval(visit, database):

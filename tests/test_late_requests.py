@@ -129,6 +129,17 @@ async def test_a_late_request_may_begin_a_new_session_only_explicitly(running, d
     assert await browser.text("/who") == "alice"
 
 
+async def test_what_a_late_request_had_is_in_the_session_that_it_begins(running, database):
+    browser = running.browser()
+    await browser.post("/visit")
+    old = dict(browser.cookies)
+    await browser.post("/logout")
+    browser.cookies = dict(old)
+    await browser.post("/move")
+    assert browser.secret != old["_session"]
+    assert json.loads(await browser.text("/read")) == {"moved": True}
+
+
 @pytest.mark.stores("memory", "pymongo")
 async def test_eleven_seconds_later_the_id_is_unknown(running, database):
     browser = running.browser()

@@ -18,6 +18,7 @@ from tornado_sesame import (
     SessionStoreError,
     SessionTooLarge,
 )
+from tornado_sesame.coalescer import MAX_CALLS
 from tornado_sesame.cookie import Secret
 
 from .support import record_of, secret_in
@@ -169,8 +170,10 @@ class Gated(MemoryStore):
     """A store whose saves need a permit each, once there is a gate."""
 
     gate = None
+    saves = 0
 
     async def save(self, writes, *, timeout):
+        self.saves += 1
         if self.gate is not None:
             await self.gate.acquire()
         return await super().save(writes, timeout=timeout)
@@ -230,8 +233,66 @@ class TestSaving:
         while not saving.done():
             live.session.d.b.c += 1
             await asyncio.sleep(0)
+        assert saving.result() is Outcome.SAVED
         await live.save()
         assert await database.data(secret) == {"n": 1, "d": {"a": 1, "b": {"c": live.session.d.b.c}}}
+
+    async def test_a_conflict_that_is_found_when_nobody_waits_any_more_is_not_resolved(self):
+        store = Gated()
+        manager = SessionManager(store, timeout=1.0)
+        live, secret = await started(manager, d={"a": 1})
+        other = await opened(manager, secret)
+        other.session.d = "text"
+        await other.save()
+        before, store.gate = store.saves, asyncio.Semaphore(0)
+        live.session.d.a += 1
+        with pytest.raises(SessionStoreError, match="no answer"):
+            await live.save()
+        (await live.session).n = 5
+        saving = asyncio.ensure_future(live.save())
+        await asyncio.sleep(0.1)
+        for _ in range(3):
+            store.gate.release()
+        await saving
+        await manager.close()
+        assert (await record_of(manager, live.id)).data == {"n": 5, "d": "text"}
+        assert store.saves == before + 2
+
+    async def test_what_has_not_left_in_time_stays_pending(self):
+        """As so many calls are stuck that no other one begins."""
+        store = Gated()
+        manager = SessionManager(store, timeout=2.0)
+        sessions = [(await started(manager))[0] for _ in range(MAX_CALLS + 1)]
+        before, store.gate = store.saves, asyncio.Semaphore(0)
+        waiting = []
+        for number, live in enumerate(sessions, 1):
+            live.session.n += 1
+            waiting.append(asyncio.ensure_future(live.save()))
+            while number <= MAX_CALLS and store.saves < before + number:
+                await asyncio.sleep(0.01)
+        for failed in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(failed, SessionStoreError)
+        assert [live.is_unsaved for live in sessions] == [False] * MAX_CALLS + [True]
+        for _ in range(MAX_CALLS + 1):
+            store.gate.release()
+        await sessions[-1].save()
+        assert (await record_of(manager, sessions[-1].id)).data == {"n": 1}
+
+    async def test_who_waits_for_a_change_that_is_taken_back_does_not_wait_for_ever(self):
+        store = Gated()
+        manager = SessionManager(store)
+        live, _ = await started(manager)
+        store.gate = asyncio.Semaphore(0)
+        live.session.n += 1
+        first = asyncio.ensure_future(live.save())
+        await asyncio.sleep(0.01)
+        live.session.x = 1
+        second = asyncio.ensure_future(live.save())
+        await asyncio.sleep(0)
+        del live.session.x
+        store.gate.release()
+        await asyncio.gather(first, second)
+        assert (await record_of(manager, live.id)).data == {"n": 1}
 
     async def test_saving_twice_saves_once(self, manager):
         live, _ = await started(manager)
@@ -337,6 +398,9 @@ class TestSaving:
                 await saving
         assert not live.is_unsaved
         assert (await opened(broken, secret)).session == {"n": int(is_done)}
+        (await live.session).late = False
+        await live.save()
+        assert (await opened(broken, secret)).session == {"n": int(is_done), "late": False}
 
     @pytest.mark.parametrize("is_done", [True, False])
     async def test_a_new_session_that_may_have_been_inserted_is_found_or_begun_anew(self, broken, is_done):
@@ -423,6 +487,14 @@ class TestSize:
         live.session.text = "x" * 1000
         with pytest.raises(SessionTooLarge):
             await live.save()
+
+    async def test_one_that_was_larger_before_does_not_grow_by_counting_and_removing(self, manager, database):
+        live, secret = await started(SessionManager(database.new_store()), text="x" * 1000, rest=[])
+        live = await opened(manager, secret)
+        live.session.n += 1
+        del live.session.rest
+        await live.save()
+        assert await database.data(secret) == {"n": 1, "text": "x" * 1000}
 
     async def test_there_need_be_no_limit(self, database):
         manager = SessionManager(database.new_store(), max_bytes=None)
@@ -612,6 +684,17 @@ class TestRotating:
         await asyncio.gather(live.rotate(), change())
         await live.save()
         assert await database.data(live.id) == {"n": 1, "late": True}
+
+    @pytest.mark.parametrize("turns", range(8))
+    async def test_changes_meanwhile_are_saved_though_nobody_asks(self, manager, database, turns):
+        live, _ = await started(manager)
+        rotating = asyncio.ensure_future(live.rotate())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        live.session.n += 1
+        await rotating
+        await manager.close()
+        assert await database.data(live.id) == {"n": 1}
 
     async def test_at_once_with_destroying(self, manager, database):
         for first, second in (("rotate", "destroy"), ("destroy", "rotate")):

@@ -71,6 +71,18 @@ async def test_it_is_used_by_what_it_does_and_not_by_when_it_began(site):
     assert await owners([first, second, third]) == ["alice", "None", "alice"]
 
 
+async def test_an_owner_that_comes_to_a_session_which_exists_counts_too(site):
+    class Claim(SessionMixin, RequestHandler):
+        def post(self):
+            self.session_owner = "alice"
+
+    running = await site([*PAGES, ("/claim", Claim)], max_per_owner=1)
+    first, second = await signed_in(running), running.browser()
+    await second.post()
+    await second.post("/claim")
+    assert await owners([first, second]) == ["None", "alice"]
+
+
 async def test_others_are_left_alone(site):
     running = await site(PAGES, max_per_owner=1)
     bob, nobody = await signed_in(running, "bob"), running.browser()

@@ -146,6 +146,14 @@ class TestNothingIsDoneFor:
         assert database.commands.take() == ["find"] * database.is_mongo
 
 
+async def test_nothing_is_logged_when_nothing_goes_wrong(site, caplog):
+    caplog.set_level(logging.INFO, "tornado_sesame")
+    browser = (await site(PAGES)).browser()
+    for path in "/", "/", "/show", "/double":
+        await browser.text(path)
+    assert [record for record in caplog.records if record.name == "tornado_sesame"] == []
+
+
 async def test_what_a_request_leaves_behind_is_freed_without_the_garbage_collector(site):
     running = await site([("/", Counter), ("/show", Show), ("/untouched", Untouched)])
     browser = running.browser()
@@ -328,6 +336,18 @@ class TestLoading:
                 self.write(await database.data(self.session_id))
 
         assert json.loads(await (await site([("/", Save)])).browser().text()) == {"name": "Alice"}
+
+    async def test_save_session_has_nothing_to_do_where_none_is_loaded(self, site, database):
+        class Save(Handler):
+            async def get(self):
+                await self.save_session()
+                self.write("saved")
+
+        browser = (await site([*PAGES, ("/save", Save)])).browser()
+        await browser.text()
+        database.commands.take()
+        assert await browser.text("/save") == "saved"
+        assert database.commands.take() == []
 
 
 class TestIds:
