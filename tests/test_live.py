@@ -24,6 +24,7 @@ from tornado_sesame import (
     SessionNotLoaded,
     SessionNotSaved,
     SessionStoreError,
+    Set,
 )
 
 from .local import Local
@@ -703,6 +704,25 @@ def test_a_number_that_was_deleted_and_set_anew_counts_from_there():
     local._content.refresh({}, None, None)
     local.session.n = held + 1
     assert (local.session.n, local.take_changes().ops) == (1, {("n",): Inc(1)})
+
+
+@pytest.mark.parametrize(
+    ("key", "held", "value", "op"),
+    [
+        ("n", "n", 8, Inc(1)),
+        ("same", "same", 6, Inc(1)),
+        ("absent", "absent", 4, Inc(1)),
+        ("other", "n", 6, Set(6)),
+        ("new", "n", 6, Set(6)),
+    ],
+)
+def test_a_held_number_counts_what_others_have_added_to_its_own_field(key, held, value, op):
+    local = refreshed({"n": 5, "same": 5, "other": 1})
+    number = local.session.get(held, 0)
+    local._content.refresh({"n": 7, "same": 5, "other": 4, "absent": 3}, None, None)
+    local.session[key] = number + 1
+    assert repr(local.session[key]) == repr(value)
+    assert local.take_changes().ops == {(key,): op}
 
 
 def test_what_others_remove_does_not_pile_up():
