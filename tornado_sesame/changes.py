@@ -196,7 +196,7 @@ class ChangeSet:
             return
         original = pending.original_or(old)
         pending.become(_Kind.SET, original)
-        if _same_scalar(original, new):
+        if identical(original, new):
             self._drop(path)
 
     def deleted(self, path: Path, old: Any) -> None:
@@ -382,7 +382,7 @@ class _Pending:
 
     def become_increment(self, original: Any, amount: int | float) -> None:
         fits = isinstance(amount, float) or INT64_MIN <= amount <= INT64_MAX
-        self.become(_INC if fits else _Kind.SET, original, amount if fits else 0)
+        self.become(_INC if fits else _Kind.SET, original, amount)
 
     def original_or(self, old: Any) -> Any:
         """Returns what was here at the last save; *old* is what is here now."""
@@ -454,7 +454,7 @@ class _Pending:
         # Floats added one by one may round to another last bit than their sum added at once, which is what the store
         # does. Its result is the true one.
         stored = self.amount if self.original is MISSING else self.original + self.amount
-        if isinstance(stored, float) and not same_float(stored, content.snapshot(path)):
+        if not same_float(stored, content.snapshot(path)):
             content.correct(path, stored)
 
 
@@ -465,12 +465,6 @@ _NEUTRAL = {int: _Kind.INC, float: _Kind.INC, list: _Kind.PUSH, dict: _Kind.CREA
 
 def _set_or_unset(value: Any) -> Op:
     return Unset() if value is MISSING else Set(value)
-
-
-def _same_scalar(original: Any, new: Any) -> bool:
-    if original is _UNKNOWN or original is MISSING or isinstance(new, dict | list):
-        return False
-    return identical(original, new)
 
 
 def _is_number(value: Any) -> bool:
