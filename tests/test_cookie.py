@@ -156,7 +156,7 @@ def test_max_age_may_be_this(max_age):
 
 @pytest.mark.parametrize("max_age", [60, 60.0, "1 day", True])
 def test_max_age_is_a_timedelta(max_age):
-    with pytest.raises(TypeError, match=r"cookie max_age must be a datetime\.timedelta, not a "):
+    with pytest.raises(TypeError, match=r"cookie max_age must be a datetime\.timedelta, not "):
         SessionCookie(max_age=max_age)
 
 
