@@ -586,3 +586,24 @@ def mutate_as_far_as_possible(session, mutations):
     for statements in mutations:
         with contextlib.suppress(LookupError, TypeError, AttributeError, ValueError):  # where others deleted things
             mutate(session, statements)
+
+
+@pytest.mark.parametrize(
+    ("stored", "code", "expected"),
+    [
+        (math.inf, "s.f = older + 1", 2.0),
+        (-math.inf, "s.f = older - 1", 0.0),
+        (math.inf, "s.f = s.f - math.inf", math.nan),
+        (1.0, "s.f += math.inf", math.inf),
+        (math.inf, "s.f -= 5", math.inf),
+    ],
+)
+def test_what_is_stored_is_what_was_seen_beyond_infinity_too(stored, code, expected):
+    local = Local({"f": 1.0})
+    older = local.session.f
+    local.session.f = stored
+    local.take_changes()
+    local.changes.confirm()
+    exec(code, {"s": local.session, "older": older, "math": math})
+    saved = local.take_changes().apply({"f": stored})
+    assert repr(saved["f"]) == repr(float(local.session.f)) == repr(expected)

@@ -6,6 +6,7 @@ itself to a dict. Both have the same meaning, which is MongoDB's.
 """
 
 import enum
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -220,6 +221,8 @@ class ChangeSet:
         zero = type(new)(0)  # what an absent field counts as, so that it becomes an int or a float like here
         base = zero if original is MISSING else original
         amount = new - base
+        if isinstance(amount, float) and math.isnan(base + amount) and not math.isnan(new):
+            return self.assigned(path, old, new)  # nothing that is added leads back from infinity
         if isinstance(amount, float) and (old is MISSING or identical(read, old)):
             # What was added says 0.1 where the difference of the sums says 0.0999...
             exact = (pending.amount if pending.kind else zero if old is MISSING else 0) + added
