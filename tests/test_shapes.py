@@ -262,13 +262,14 @@ def test_no_mutation_looks_at_all_others(statement):
             count += 1
             return trace
 
+        before = sys.gettrace()  # coverage's
         sys.settrace(trace)
         try:
             for n in range(number):
                 exec(code, {"s": local.session, "n": n})
             local.take_changes()
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         return count
 
     assert lines(400) < 5 * lines(100)
