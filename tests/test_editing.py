@@ -257,7 +257,7 @@ class TestWhenThereIsNone:
 
     @pytest.mark.parametrize("id", [None, 5, b"0" * 64])
     async def test_what_is_no_str_is_a_type_error(self, running, id):
-        with pytest.raises(TypeError, match="session_id must be a str, not a"):
+        with pytest.raises(TypeError, match="session_id must be a str, not "):
             async with running.manager.edit(id):
                 raise AssertionError
 
