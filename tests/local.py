@@ -27,6 +27,7 @@ class Local:
         self._on_change = on_change
         self._held: SessionRoot | None = self.session
         self.open = self._content.open
+        self.refresh = self._content.refresh
         if data is not None:
             self.open(data)
 

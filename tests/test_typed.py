@@ -251,6 +251,22 @@ def test_what_was_absent_is_cut_off_when_the_session_is_read_again():
     assert local.session.address == {}
 
 
+def test_what_is_held_of_a_field_reads_as_its_default_when_others_have_removed_that():
+    class Kind(TypedSession):
+        plan: dict[str, int] = {"days": 30}
+        cart: SessionList
+
+    local = opened({"plan": {"days": 1}, "cart": ["book"], "other": {"n": 1}}, Kind)
+    session = local.session
+    kept = [session.plan, session.cart, session["other"]]
+    local.refresh({}, None, None)
+    assert kept == [{"days": 30}, [], {}]
+    kept[0]["days"] += 1
+    kept[1].append("pen")
+    kept[2]["n"] = 2
+    assert session == {"plan": {"days": 31}, "cart": ["pen"], "other": {"n": 2}}
+
+
 def test_a_deleted_field_is_its_default_again():
     local = opened({"times": 5, "address": {"city": "Paris"}})
     session = local.session
@@ -440,6 +456,7 @@ def test_a_typed_dict_is_as_a_dict_after_anything(codes, read):
         if position == read:
             [getattr(node, name) for name in Any_._fields]
         assert outcome(code, d=node) == outcome(code, d=expected)
+        expected = plain(expected)  # what is in two places is two copies in a session
 
 
 # A list that could not be sorted is in another order then, and one in a session is not.
@@ -866,8 +883,14 @@ def test_the_parameter_says_which_session_a_handler_has():
     class OfGeneric(SessionMixin[Generic_[int]], RequestHandler):
         pass
 
-    handlers = [Typed, Under, Base, Given, Twice, Socket, Without, OfGeneric]
-    kinds = [Visit, Visit, Visit, Longer, Longer, Longer, Session, Generic_]
+    class Fixed(SessionMixin[Longer], RequestHandler, Generic[T]):
+        pass
+
+    class OfFixed(Fixed[int]):
+        pass
+
+    handlers = [Typed, Under, Base, Given, Twice, Socket, Without, OfGeneric, OfFixed]
+    kinds = [Visit, Visit, Visit, Longer, Longer, Longer, Session, Generic_, Longer]
     assert [handler._session_kind for handler in handlers] == kinds
 
 
