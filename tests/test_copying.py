@@ -1,5 +1,6 @@
 """Sessions move from store to store."""
 
+import logging
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -71,6 +72,21 @@ async def test_one_that_cannot_be_stored_is_an_error(database):
     await inserted(database.new_store())
     with pytest.raises(ValueError, match="no"):
         await copy_sessions(database.new_store(), Refusing())
+
+
+@pytest.mark.stores("sqlite", "pymongo")
+async def test_one_that_cannot_be_read_is_skipped_and_the_log_says_which(database, caplog):
+    store, memory = database.new_store(), MemoryStore()
+    good, bad = await inserted(store), await inserted(store)
+    if database.is_mongo:
+        await database.collection.update_one({"_id": bad}, {"$set": {"created": "yesterday"}})
+    else:
+        with closing(sqlite3.connect(database.address[1])) as connection, connection:
+            connection.execute("UPDATE sessions SET document = x'00' WHERE id = ?", (bad,))
+    assert await copy_sessions(store, memory) == 1
+    assert [record.id async for record in records(memory)] == [good]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.startswith(f"not copied: what is stored as session {bad} cannot be read")
 
 
 async def remove(database, store, id):

@@ -328,6 +328,14 @@ async def test_after_the_block_it_can_be_read_but_not_be_changed(running, databa
     assert await database.data(id) == {"times": 1, "user": {}}
 
 
+async def test_it_can_be_awaited_as_in_a_handler(running):
+    id, _ = await visited(running.browser())
+    async with running.manager.edit(id) as session:
+        session.n = 1
+        assert await session is session
+        assert session == {"times": 1, "n": 1}
+
+
 async def test_a_change_from_another_thread_is_refused(running):
     id, _ = await visited(running.browser())
     async with running.manager.edit(id) as session:

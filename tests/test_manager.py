@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tornado_sesame import (
+    Conflict,
     MemoryStore,
     Outcome,
     SessionError,
     SessionGone,
+    SessionInsert,
     SessionManager,
     SessionNotLoaded,
     SessionNotSaved,
@@ -98,6 +100,7 @@ class TestSettings:
             ({"idle_timeout": timedelta.max}, ValueError, "must be at least a second and at most 365,000 days"),
             ({"absolute_timeout": timedelta.max}, ValueError, "at least a second and at most 365,000 days"),
             ({"max_bytes": 0}, ValueError, "max_bytes=0: must be a positive number of bytes"),
+            ({"timeout": "15"}, TypeError, "timeout must be a number of seconds, not str"),
             ({"timeout": 0}, ValueError, "timeout=0: must be a positive number of seconds"),
             ({"timeout": float("nan")}, ValueError, "must be a positive number of seconds"),
         ],
@@ -293,6 +296,24 @@ class TestSaving:
         store.gate.release()
         await asyncio.gather(first, second)
         assert (await record_of(manager, live.id)).data == {"n": 1}
+
+    async def test_a_conflict_that_never_ends_is_an_error_and_the_change_goes_out_with_the_next_save(self, caplog):
+        class Changing(MemoryStore):
+            has_conflicts = True
+
+            async def save(self, writes, *, timeout):
+                if not self.has_conflicts or isinstance(writes[0], SessionInsert):
+                    return await super().save(writes, timeout=timeout)
+                return [Conflict(frozenset(["d"])) for _ in writes]
+
+        manager = SessionManager(Changing())
+        live, secret = await started(manager, d={"a": 1})
+        live.session.d.a = 2
+        with pytest.raises(SessionNotSaved, match="other requests change its shape all the time"):
+            await live.save()
+        manager.store.has_conflicts = False
+        await live.save()
+        assert (await opened(manager, secret)).session == {"n": 0, "d": {"a": 2}}
 
     async def test_saving_twice_saves_once(self, manager):
         live, _ = await started(manager)

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from tornado_sesame import MemoryStore, SessionInsert, SessionRecord
+from tornado_sesame import MemoryStore, SessionEnd, SessionInsert, SessionRecord
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -36,6 +36,14 @@ async def test_those_without_an_owner_go_next_and_loads_are_uses():
     await store.load(["alice"], timeout=60)
     await insert(store, "c", "d", "e", owner="someone")
     assert await ids(store) == {"alice", "c", "d", "e"}
+
+
+async def test_ends_are_forgotten_when_they_expire():
+    store = MemoryStore()
+    for number in range(3):
+        ended = MOMENT + HOUR * number
+        await store.save([SessionEnd(f"{number}", ended, ended + HOUR * 1.5)], timeout=60)
+    assert set(await store.load(["0", "1", "2"], timeout=60)) == {"1", "2"}
 
 
 async def test_visitors_without_a_cookie_sign_nobody_out_and_it_warns_once(caplog):

@@ -532,6 +532,12 @@ class TestLogin:
         assert not browser.cookies
         assert await database.data(before) is None
 
+    async def test_destroying_ends_the_one_of_several_cookies_that_counts(self, browser, database):
+        secret = browser.secret
+        twice = f"_session={Secret().value}; _session={secret}"
+        assert (await browser.post("/logout", headers={"Cookie": twice})).code == 200
+        assert await database.data(secret) is None
+
     async def test_a_destroyed_session_is_dead_for_who_kept_its_cookie(self, browser):
         kept = dict(browser.cookies)
         await browser.post("/logout")

@@ -383,6 +383,32 @@ class TestAsInTornado:
             writer.close()
         assert not received
 
+    @pytest.mark.parametrize("base", [(), (SessionMixin,)], ids=["plain", "session"])
+    async def test_nothing_more_of_an_upload_is_delivered_once_it_is_answered(self, gate, base):
+        received, has_begun = [], asyncio.Event()
+
+        @stream_request_body
+        class Refuses(*base, RequestHandler):
+            session_autoload = True
+
+            def data_received(self, chunk):
+                received.append(chunk)
+                has_begun.set()
+                if base:
+                    self.session.refused = True
+                self.send_error(413)
+
+        async with serve([("/", Refuses)], sessions=SessionManager(gate)) as site:
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            writer.write(b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+            await has_begun.wait()
+            writer.write(b"3\r\ntwo\r\n")
+            await asyncio.sleep(0.1)
+            gate.open.set()
+            assert b" 413 " in await reader.readline()
+            writer.close()
+        assert received == [b"one"]
+
     async def test_a_verb_that_is_not_implemented_loads_nothing(self, gate):
         class Loads(Gate):
             async def load(self, ids, *, timeout):

@@ -71,7 +71,7 @@ DICT_USES = [
     *("d['x'] = 1", "d['b'] = 2", "d['x'] = {'y': [{}]}", "d[[]] = 1", "d['b'] = d['b']", "d['b'] += 1", "d['t'] += 1"),
     *("d['a']['x'][1]['y'] = 3", "d['a']['x'] += [1]", "d['x'] += 1", "d['s'] += 1", "d['s'] += '!'"),
     *("del d['a']", "del d['x']", "del d[[]]", "del d['b']; d['b'] = 1", "d.pop('a')", "d.pop('s')", "d.pop('b', 5)"),
-    *("d.pop('x')", "d.pop('x', None)", "d.pop('x', 5)", "d.pop([])", "d.pop()", "d.popitem()"),
+    *("d.pop('x')", "d.pop('x', None)", "d.pop('x', 5)", "d.pop([])", "d.pop()", "d.pop('x', 1, 2)", "d.popitem()"),
     *("[d.popitem() for _ in range(7)]", "[d.popitem() for _ in range(8)]", "d.clear()", "d.clear(); d.clear()"),
     *("d.setdefault('b', 5)", "d.setdefault('x', 5)", "d.setdefault('none', 1)", "d.setdefault('y')"),
     *("d.setdefault('x', []).append({'y': 1})", "d.setdefault('x', {}).setdefault('y', {}).update(z=1)"),

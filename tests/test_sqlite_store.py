@@ -182,6 +182,7 @@ class TestTheFile:
         [
             "document = x'00'",
             "document = x'0500000000'",
+            "document = x'0f0000001064617461000100000000'",  # {"data": 1}
             "document = 'text'",
             "document = 5",
             "document = CAST(x'ff' AS TEXT)",

@@ -10,7 +10,15 @@ import pytest
 from tornado.testing import AsyncHTTPTestCase
 from tornado.web import Application, RequestHandler
 
-from tornado_sesame import SessionCookie, SessionGone, SessionManager, SessionMixin
+from tornado_sesame import (
+    MemoryStore,
+    SessionCookie,
+    SessionGone,
+    SessionManager,
+    SessionMixin,
+    SessionNotSaved,
+    SessionRecordError,
+)
 from tornado_sesame.testing import (
     Site,
     authenticated_cookie,
@@ -143,6 +151,23 @@ class TestAVisitorsSession:
         assert await stored_session(running.manager, cookie) is None
         with pytest.raises(SessionGone):
             await expire_session(running.manager, cookie)
+
+    async def test_is_an_error_while_the_store_fails(self):
+        class Failing(MemoryStore):
+            async def save(self, writes, *, timeout):
+                return [SessionNotSaved("down") for _ in writes]
+
+            async def load(self, ids, *, timeout):
+                return {id: SessionRecordError(id, "damaged") for id in ids}
+
+        store = MemoryStore()
+        cookie = await authenticated_cookie(SessionManager(store), {"user": "alice"})
+        sessions = SessionManager(Failing())
+        with pytest.raises(SessionRecordError, match="damaged"):
+            await stored_session(sessions, cookie)
+        sessions.store.load = store.load
+        with pytest.raises(SessionNotSaved, match="down"):
+            await expire_session(sessions, cookie)
 
     @pytest.mark.parametrize("header", ["", "other=1", "_session=x"])
     async def test_is_not_looked_for_without_its_cookie(self, header):

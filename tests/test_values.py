@@ -375,6 +375,8 @@ def test_numbers_read_from_a_session_are_kept_as_plain_ones():
 
 
 SCALARS = [0, 0.0, -0.0, False, 1, 1.0, True, "", "1", b"", b"1", None, OID, ID, MOMENT, Decimal128("1"), MinKey()]
+SCALARS += [MaxKey(), Regex("1"), Code("1"), Code("1", {"a": 1}), DBRef("c", 1), DBRef("c", OID), Timestamp(1, 1)]
+SCALARS += [DatetimeMS(1), DatetimeMS(2**52), Binary(b"1", 5), [], [MOMENT], {}, {"a": 1}]
 
 
 def test_scalars_are_identical_when_mongodb_would_say_so():
