@@ -3,6 +3,8 @@
 import asyncio
 import os
 import re
+import signal
+import socket
 import sys
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -12,7 +14,7 @@ from uuid import uuid4
 import pytest
 from bson import ObjectId, json_util
 from bson.binary import UuidRepresentation
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, MongoClient
 from tornado.web import RequestHandler
 
 import tornado_sesame
@@ -232,6 +234,12 @@ class TestOnMongoDB:
         await indexing._indexing
         assert await stats() == [("expires", "ok"), ("owner", "ok")]
 
+    async def test_indexes_that_cannot_be_listed_are_an_error_of_one_line(self, mongodb_uri, sesame):
+        with MongoClient(mongodb_uri) as client:
+            fail = {"failCommands": ["listIndexes"], "errorCode": 13}
+            client.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=fail)
+        assert "could not list the indexes: " in await sesame("stats", status=1)
+
     async def test_the_database_may_be_in_the_uri(self, mongodb_uri, database):
         uri = re.sub(r"^(\w+://[^/]+)/?[^?]*", rf"\1/{DATABASE}", mongodb_uri)
         async with AsyncMongoClient(mongodb_uri) as client:
@@ -259,6 +267,22 @@ async def test_a_mongodb_that_does_not_answer_is_one_line(arguments):
     done = await run("--mongo", f"mongodb://user:secret@{address}/mysite", "--timeout", "1", *arguments)
     assert (done.status, done.out) == (1, "")
     assert re.fullmatch(rf"python -m tornado_sesame: .*{address}: connection refused\n", done.errors, re.IGNORECASE)
+
+
+@pytest.mark.posix
+async def test_it_can_be_interrupted_without_a_traceback():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.setblocking(False)
+        process = await asyncio.create_subprocess_exec(
+            *(*COMMAND, "--mongo", f"mongodb://127.0.0.1:{silent.getsockname()[1]}/mysite", "--timeout", "600", "list"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        connection, _ = await asyncio.get_running_loop().sock_accept(silent)
+        with connection:
+            process.send_signal(signal.SIGINT)
+            assert await process.communicate() == (b"", b"")
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize("uri", ["mysite", "mongodb://user:secret/1@host/mysite", "mongodb://host/mysite?w=0"])

@@ -289,11 +289,28 @@ class TestIndexes:
         assert (await data(store, id))["n"] == 2
         assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
 
+    async def test_they_are_made_at_the_next_use_when_mongodb_fails(self, database, mongodb_uri):
+        fail(mongodb_uri, "createIndexes", closeConnection=True)
+        store = MongoStore(database.collection)
+
+        async def is_made():
+            await stored(store, [new_id()])
+            return await has_ttl(database)
+
+        await eventually(is_made)
+
     async def test_they_can_be_left_to_the_user(self, database):
         store = MongoStore(database.collection, create_indexes=False)
         await inserted(store)
         await asyncio.sleep(0.1)
         assert list(await database.collection.index_information()) == ["_id_"]
+
+
+def fail(uri, command, **how):
+    """Has MongoDB fail the next such command."""
+    with MongoClient(uri) as client:
+        data = {"failCommands": [command], **(how or {"errorCode": 13})}
+        client.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=data)
 
 
 async def has_ttl(database):
@@ -347,6 +364,16 @@ class TestUnmatched:
             assert [result for some in results for result in some[:crowd]] == [Outcome.SAVED] * 2 * crowd
         found = await data(store, id)
         assert (found["d"]["n"], len(found["l"])) == (2 * rounds * crowd, 2 * rounds * crowd)
+
+    async def test_is_not_saved_when_nobody_can_look_why(self, store, mongodb_uri):
+        id = await inserted(store, {"d": "text"})
+        writes = [update(id, {("d", "n"): Inc(1)})]
+        fail(mongodb_uri, "find")
+        (result,) = await save(store, writes)
+        assert isinstance(result, SessionNotSaved)
+        assert await data(store, id) == {"d": "text"}
+        (result,) = await save(store, writes)
+        assert isinstance(result, Conflict)
 
     async def test_a_unique_index_of_the_users_is_no_session_that_is_there(self, store, database):
         """Only an insert whose `_id` is there was done before."""
@@ -439,6 +466,24 @@ async def test_overlapping_changes_of_shape_are_told_apart_in_a_batch(store):
     ops = {("d", "n"): Inc(1)}
     results = await save(store, [update(id, ops) for id in (plain, changed, gone)])
     assert results == [Outcome.SAVED, Conflict(frozenset({"d"})), Outcome.GONE]
+
+
+async def test_one_that_cannot_be_sent_fails_alone_when_mongodb_fails_another(store, mongodb_uri):
+    one, other = await inserted(store), await inserted(store)
+    writes = [update(one, {("n",): Inc(1)}), update(other, {("s",): Set("a lone surrogate \ud800")})]
+    fail(mongodb_uri, "update")
+    failed, refused = await save(store, writes)
+    assert "failCommand" in str(failed)
+    assert isinstance(refused, SessionNotSaved)
+    assert await save(store, writes[:1]) == [Outcome.SAVED]
+
+
+async def test_beside_one_that_cannot_be_sent_nobody_knows_of_those_that_take_several_commands(store):
+    large = [update(await inserted(store), {("s",): Set("x" * 9_000_000)}) for _ in range(5)]
+    poison = update(await inserted(store), {("s",): Set("a lone surrogate \ud800")})
+    with pytest.raises(SessionStoreError) as raised:
+        await save(store, [*large, poison])
+    assert not isinstance(raised.value, SessionNotSaved)
 
 
 async def test_its_errors_are_the_drivers(database):

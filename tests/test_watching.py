@@ -74,9 +74,10 @@ def two_of(kind, uri, connect):
     return Context()
 
 
-def fail(uri, times, commands, code):
+def fail(uri, times, commands, code=None):
+    """Has MongoDB answer the next of these commands with an error's *code*, or close the connection."""
     with MongoClient(uri) as client:
-        data = {"failCommands": commands, "errorCode": code}
+        data = {"failCommands": commands, **({"errorCode": code} if code else {"closeConnection": True})}
         client.admin.command("configureFailPoint", "failCommand", mode={"times": times}, data=data)
 
 
@@ -149,6 +150,14 @@ async def test_who_may_not_follow_asks_once_a_second(kind, mongod, connect, capl
                 await hears(client, n)
     (warning,) = [record for record in caplog.records if record.name == "tornado_sesame"]
     assert "loaded once a second" in warning.getMessage()
+
+
+async def test_it_follows_when_mongodb_answers_again(kind, mongod, connect):
+    fail(mongod.uri, 1, ["ping"])
+    async with two_of(kind, mongod.uri, connect) as two:
+        client, secret = await two.open()
+        await two.change(secret, 1)
+        await hears(client, 1)
 
 
 async def test_a_standalone_server_is_asked_once_a_second(kind, needs_mongod, tmp_path, connect, caplog):
