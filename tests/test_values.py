@@ -11,6 +11,7 @@ import uuid
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
+import numpy
 import pytest
 from bson import (
     SON,
@@ -204,6 +205,7 @@ REFUSED = [
     *[(value, f"a {type(value).__name__} {UNSTORABLE}") for value in (timedelta(1), collections.deque(), len, int)],
     *[(value, UNSTORABLE) for value in (iter([]), {}.keys(), collections.UserList(), re.compile("a"), Class("x"))],
     *[(value, "does not fit into 64 bits") for value in (2**63, -(2**63) - 1, 10**100, Number.HUGE)],
+    (numpy.array([1, 2]), f"a ndarray {UNSTORABLE}"),
     (datetime(2026, 1, 2), "naive; make it aware, for instance with datetime.now(UTC)"),
     (datetime.min.replace(tzinfo=EAST), "out of range in UTC"),
     *[(value, "lone surrogate") for value in ("\ud800", "a\udfff", Text("\ud800"))],
