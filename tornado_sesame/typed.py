@@ -47,9 +47,6 @@ class Field:
             return node[self._key]
         return self._absent_in(node) if value is MISSING else value
 
-    def __set__(self, node: "TypedSessionDict", value: Any) -> None:
-        node[self._key] = value
-
     def __delete__(self, node: "TypedSessionDict") -> None:
         if self._key not in node:
             raise AttributeError(f"{self._body.place(self._key)} is not set")

@@ -77,12 +77,7 @@ UNENCODABLE = (InvalidDocument, InvalidStringData, OverflowError, RecursionError
 """What `bson.encode` raises for data that BSON cannot have."""
 
 
-class _Missing:
-    def __repr__(self) -> str:
-        return "MISSING"
-
-
-MISSING: Any = _Missing()
+MISSING: Any = object()
 """Stands for a field that is not there, where None is a value."""
 
 
@@ -199,10 +194,7 @@ def identical(one: Any, other: Any) -> bool:
     """Tells whether two scalars are the same to MongoDB: equal and of one BSON type (True is not 1, 1 is not 1.0)."""
     if type(one) is type(other) and type(one) in _EXACT:
         return bool(one == other)
-    try:
-        return bool(one == other) and _encoded(one) == _encoded(other)
-    except TypeError:  # the two cannot be compared, so they differ
-        return False
+    return bool(one == other) and _encoded(one) == _encoded(other)
 
 
 def is_same(one: Any, other: Any) -> bool:
