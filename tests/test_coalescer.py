@@ -358,3 +358,19 @@ def test_on_another_loop_it_begins_anew():
             task.cancel()
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
+
+
+def test_a_loop_that_goes_on_when_another_has_begun_sends_nothing():
+    calls = Calls()
+    calls.answer()
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    for loop, item in (first, 1), (second, 2):  # which ends before anything is sent
+        loop.call_soon(calls.submit, item)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    first.run_until_complete(turns())
+    assert calls.batches == []
+    second.run_until_complete(calls.coalescer.drain())
+    assert calls.batches == [[2]]
+    first.close()
+    second.close()

@@ -148,6 +148,18 @@ async def test_pages_that_only_read_show_an_empty_one_and_it_is_logged_once(site
     assert len(errors(caplog)) == 2
 
 
+async def test_of_very_many_some_are_logged_again(site, damage, caplog, monkeypatch):
+    monkeypatch.setattr("tornado_sesame.calls.MAX_UNREADABLE", 2)
+    running = await site(PAGES, unreadable="new")
+    browsers = [running.browser() for _ in range(3)]
+    for browser in browsers:
+        await browser.text()
+        await damage(id_of_secret(browser.secret))
+    for browser in [*browsers, *browsers]:
+        assert await browser.text("/read") == "None, None"
+    assert 3 < len(errors(caplog)) <= 6
+
+
 async def test_a_slow_page_signs_nobody_out_who_has_signed_in_meanwhile(site, damage):
     running = await site([*PAGES, ("/slow", Slow)], unreadable="new")
     settings = running.application.settings
