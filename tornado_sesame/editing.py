@@ -38,13 +38,11 @@ class Editing:
         return self._saving.data.session(self)
 
     async def load(self) -> None:
-        """Loads the content, unless that has been done.
+        """Loads the content.
 
         :raises SessionGone: when there is no such session.
         :raises SessionStoreError: when the store fails.
         """
-        if self._saving.data.is_loaded:
-            return
         loaded = await self._calls.load(self._id)
         if isinstance(loaded, SessionStoreError):
             raise loaded
