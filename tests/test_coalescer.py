@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import sys
+import time
 import weakref
 
 import pytest
@@ -316,6 +317,22 @@ async def test_a_call_that_timed_out_ends_by_itself_or_is_cancelled_some_time_la
             await asyncio.sleep(0.5)
             assert ends == [end]
             ends.clear()
+
+
+async def test_a_call_that_leaves_late_has_its_whole_time(monkeypatch):
+    monkeypatch.setattr("tornado_sesame.coalescer.GRACE_SECONDS", 0.1)
+
+    async def call(items):
+        await asyncio.sleep(0.01)
+        return items
+
+    coalescer = Coalescer(call, failed, timeout=10)
+    monkeypatch.setattr(coalescer, "_timeout", 0.1)
+    first = coalescer.submit(1)
+    time.sleep(0.5)  # noqa: ASYNC251 - a handler that blocks the event loop before the batch leaves
+    monkeypatch.setattr(coalescer, "_timeout", 10)
+    assert await coalescer.submit(2) == 2
+    assert isinstance((await first)[-1], TimeoutError)
 
 
 async def test_drain_waits_for_what_waits_and_what_is_under_way(limits):

@@ -383,6 +383,51 @@ class TestAsInTornado:
             writer.close()
         assert not received
 
+    async def test_nobody_is_asked_for_an_upload_in_the_middle_of_a_response(self):
+        class Slow(MemoryStore):
+            async def save(self, writes, *, timeout):
+                await asyncio.sleep(0.2)
+                return await super().save(writes, timeout=timeout)
+
+        @stream_request_body
+        class Streams(SessionMixin, RequestHandler):
+            async def prepare(self):
+                (await self.session).one = 1
+                self.write("one,")
+                self.flush()
+                await asyncio.sleep(0.05)
+                self.session.two = 2
+                self.write("two")
+                self.finish()
+
+        async with serve([("/", Streams)], sessions=SessionManager(Slow())) as site:
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            writer.write(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+            response = await reader.readuntil(b"0\r\n\r\n")
+            writer.close()
+        assert response.endswith(b"\r\n\r\n4\r\none,\r\n3\r\ntwo\r\n0\r\n\r\n")
+
+    @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.11 has no eager tasks")
+    @pytest.mark.parametrize("base", [(), (SessionMixin,)], ids=["plain", "session"])
+    async def test_nor_when_tasks_are_eager(self, base):
+        @stream_request_body
+        class Refuses(*base, RequestHandler):
+            def prepare(self):
+                if base:
+                    self.session.refused = True
+                self.set_status(403)
+                self.finish("no")
+
+            def put(self):
+                pass
+
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        async with serve([("/", Refuses)], sessions=SessionManager()) as site:
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            writer.write(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+            assert b" 403 " in await reader.readline()
+            writer.close()
+
     @pytest.mark.parametrize("base", [(), (SessionMixin,)], ids=["plain", "session"])
     async def test_nothing_more_of_an_upload_is_delivered_once_it_is_answered(self, gate, base):
         received, has_begun = [], asyncio.Event()

@@ -11,7 +11,7 @@ import contextvars
 import functools
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar, cast
 
 from .deadlines import GRACE_SECONDS, Deadlines
 from .errors import SHUTTING_DOWN, SessionError
@@ -145,7 +145,6 @@ class Coalescer(Generic[Item, Result]):
         sender = asyncio.Task(self._send(batch, loop), loop=loop, context=contextvars.Context())
         self._senders.add(sender)
         sender.add_done_callback(functools.partial(self._on_sent, batch, loop))
-        self._call_deadlines.watch(_Call(sender, loop.time() + self._timeout + GRACE_SECONDS), loop)
 
     async def _send(self, batch: "list[_Entry[Item, Result]]", loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:
@@ -156,6 +155,8 @@ class Coalescer(Generic[Item, Result]):
             return
         if self._waiting:
             self._schedule(loop)
+        sender = cast("asyncio.Task[None]", asyncio.current_task(loop))
+        self._call_deadlines.watch(_Call(sender, loop.time() + self._timeout + GRACE_SECONDS), loop)
         try:
             results = await self._call([entry.item for entry in batch])
             if len(results) != len(batch):

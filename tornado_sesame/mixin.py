@@ -290,7 +290,8 @@ class SessionMixin(_Handler, Generic[SessionT]):
 
     def _execute(self, transforms: list[Any], *args: bytes, **kwargs: bytes) -> Any:  # an awaitable, as Tornado needs
         # This is where Tornado runs a request, and has been since its beginning; all that handlers may override comes
-        # later. The task is made here, as only its maker knows its context, in which what was held is sent.
+        # later. The task is made here, as only its maker knows its context, in which what was held is sent. It is no
+        # eager one: by the time it holds a response, Tornado waits for `_prepared_future`.
         self._session_context = copy_context()
         execution = super()._execute(transforms, *args, **kwargs)
         if self._session_should_load():
@@ -298,7 +299,8 @@ class SessionMixin(_Handler, Generic[SessionT]):
                 self._session_is_empty = True
             else:
                 execution = self._session_load_before(execution)
-        task = asyncio.get_running_loop().create_task(execution, context=self._session_context)
+        loop = asyncio.get_running_loop()
+        task = asyncio.Task(execution, loop=loop, context=self._session_context)
         if self._session_lives_long():
             task.add_done_callback(self._session_stop_listening)
         return task
@@ -531,6 +533,9 @@ class SessionMixin(_Handler, Generic[SessionT]):
             except Exception as failure:
                 self._session_fail(failure)
                 hold.fail(Finish())
+        if self._session_prepared is not None and not self._session_holds:
+            future_set_result_unless_cancelled(self._session_prepared, None)
+            self._session_prepared = None
 
     def _session_flush_held(
         self, written: list[bytes], live: LiveSession, error: SessionStoreError | None
@@ -571,9 +576,6 @@ class SessionMixin(_Handler, Generic[SessionT]):
     def _session_end_hold(self, live: LiveSession) -> None:
         self._finished = False
         self._headers_written = live.headers_out
-        if self._session_prepared is not None:
-            prepared, self._session_prepared = self._session_prepared, None
-            asyncio.get_running_loop().call_soon(future_set_result_unless_cancelled, prepared, None)
 
     def _session_fail(self, error: Exception) -> None:
         """Answers with an error in place of the response that was held, as Tornado does for a handler's exception."""
