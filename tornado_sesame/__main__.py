@@ -5,6 +5,7 @@ import asyncio
 import io
 import logging
 import os
+import signal
 import sys
 
 from pymongo.errors import PyMongoError
@@ -14,7 +15,7 @@ from .errors import SessionError, SessionStoreError
 
 PROGRAM = "python -m tornado_sesame"
 
-BROKEN_PIPE, INTERRUPTED = 141, 130  # what shells say of programs that SIGPIPE or SIGINT has ended
+BROKEN_PIPE = 141  # what shells say of programs that SIGPIPE has ended
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +76,8 @@ def main() -> None:
         parser.error("a command is missing")
     if isinstance(sys.stdout, io.TextIOWrapper):  # an owner's name may have what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
+    # Ctrl-C ends it at once. It would else wait for what it cancels, and a driver that connects may never end.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     logging.basicConfig(format=f"{PROGRAM}: %(message)s")  # the manager logs what it skips, and why the store failed
     sys.exit(_status(options))
 
@@ -96,8 +99,6 @@ def _status(options: argparse.Namespace) -> int | str:
         # Python would flush it once more at the end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE if isinstance(error, BrokenPipeError) else f"{PROGRAM}: {error}"
-    except KeyboardInterrupt:
-        return INTERRUPTED
 
 
 if __name__ == "__main__":
