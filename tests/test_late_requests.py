@@ -115,12 +115,18 @@ async def test_a_second_click_that_comes_after_the_first_signs_in_anew(running):
     assert await browser.text("/who") == "alice"
 
 
-async def test_a_late_request_may_begin_a_new_session_only_explicitly(running, database):
+async def late(running):
+    """Returns a browser that still sends the cookies of a session that has ended, and these cookies."""
     browser = running.browser()
     await browser.post("/visit")
     old = dict(browser.cookies)
     await browser.post("/logout")
     browser.cookies = dict(old)
+    return browser, old
+
+
+async def test_a_late_request_may_begin_a_new_session_only_explicitly(running, database):
+    browser, old = await late(running)
     response = await browser.post("/logout")
     assert response.headers["Set-Cookie"].startswith("_session=; Max-Age=0")
     browser.cookies = dict(old)
@@ -130,11 +136,7 @@ async def test_a_late_request_may_begin_a_new_session_only_explicitly(running, d
 
 
 async def test_what_a_late_request_had_is_in_the_session_that_it_begins(running, database):
-    browser = running.browser()
-    await browser.post("/visit")
-    old = dict(browser.cookies)
-    await browser.post("/logout")
-    browser.cookies = dict(old)
+    browser, old = await late(running)
     await browser.post("/move")
     assert browser.secret != old["_session"]
     assert json.loads(await browser.text("/read")) == {"moved": True}

@@ -183,13 +183,15 @@ class TypedSessionDict(DictNode):
 
 
 class TypedSession(TypedSessionDict, SessionRoot):
-    """A visitor's data with declared fields; see `TypedSessionDict`. ``SessionMixin[Visit]`` gives a handler one::
+    """A visitor's data with declared fields; see `TypedSessionDict`.
 
-    class Visit(TypedSession):
-        times: int = 0
-        cart: list[str] = []
-        address: Address
-        since: datetime | None = None
+    ``SessionMixin[Visit]`` gives a handler one::
+
+        class Visit(TypedSession):
+            times: int = 0
+            cart: list[str] = []
+            address: Address
+            since: datetime | None = None
     """
 
     __slots__ = ()
