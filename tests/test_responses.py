@@ -407,6 +407,29 @@ class TestAsInTornado:
             writer.close()
         assert response.endswith(b"\r\n\r\n4\r\none,\r\n3\r\ntwo\r\n0\r\n\r\n")
 
+    async def test_nor_when_the_save_fails_below_a_base_class_of_others(self):
+        class Failing(MemoryStore):
+            async def save(self, writes, *, timeout):
+                await asyncio.sleep(0.1)
+                raise ConnectionError("down")
+
+        class Base(RequestHandler):
+            async def prepare(self):
+                self.write("no")
+                self.finish()
+
+        @stream_request_body
+        class Refuses(SessionMixin, Base):
+            async def prepare(self):
+                (await self.session).setdefault("refused", {}).times = 1
+                await super().prepare()
+
+        async with serve([("/", Refuses)], sessions=SessionManager(Failing())) as site:
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            writer.write(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+            assert b" 503 " in await reader.readline()
+            writer.close()
+
     @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.11 has no eager tasks")
     @pytest.mark.parametrize("base", [(), (SessionMixin,)], ids=["plain", "session"])
     async def test_nor_when_tasks_are_eager(self, base):
